@@ -1,0 +1,58 @@
+# `make help` lists what there is. PG_CONFIG=/path/to/pg_config chooses the PostgreSQL.
+
+PG_CONFIG ?= $(shell scripts/pg-config)
+FEATURE = pg$(shell $(PG_CONFIG) --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
+
+# rustup puts cargo where non-login shells do not look.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+# The extension is only ever compiled with these: all its targets share one bindgen run.
+EXTENSION = -p meshhook_secrets --release --no-default-features --features $(FEATURE)
+WITH_PG = PG_CONFIG="$(PG_CONFIG)" PGRX_PG_CONFIG_PATH="$(PG_CONFIG)"
+TESTS = -p meshhook_secrets_core -p meshhook_secrets_tests
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build install package test lint fmt test-core test-blackbox demo demo-stop clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install what building and testing need (apt, rustup components)
+	@scripts/install-deps
+
+build: deps ## build the extension's library
+	$(WITH_PG) cargo build $(EXTENSION)
+
+install: build ## install into PostgreSQL (asks sudo for the copying if it must); DESTDIR counts
+	@if [ -n "$(DESTDIR)" ] || [ -w "$$($(PG_CONFIG) --pkglibdir)" ]; then \
+	     $(WITH_PG) scripts/package "$(DESTDIR)"; \
+	else sudo env $(WITH_PG) CARGO_TARGET_DIR="$$CARGO_TARGET_DIR" scripts/package; fi
+
+package: build ## make an installable tree below DESTDIR (default: dist)
+	@$(WITH_PG) scripts/package "$(or $(DESTDIR),dist)"
+
+test: lint test-core test-blackbox ## everything: style, lints, core tests, black-box tests
+
+lint: deps ## formatting and clippy, warnings are errors
+	cargo fmt --all --check
+	$(WITH_PG) cargo clippy $(EXTENSION) -- -D warnings
+	cargo clippy $(TESTS) --all-targets -- -D warnings
+
+fmt: ## format all Rust code
+	cargo fmt --all
+
+test-core: deps ## the pure core: no server, seconds
+	cargo test -p meshhook_secrets_core
+
+test-blackbox: build ## real servers, real clients; T=access::denied runs only these
+	$(WITH_PG) cargo test -p meshhook_secrets_tests $(T)
+
+demo: build ## start the demo and say where it is
+	@$(WITH_PG) demo/run
+
+demo-stop: ## stop the demo and remove its files
+	@demo/stop
+
+clean: ## remove everything built
+	cargo clean
+	rm -rf dist

@@ -1,0 +1,24 @@
+-- Roles are of the whole cluster: another database may have made them already.
+DO $roles$
+DECLARE
+  role_name text;
+BEGIN
+  FOREACH role_name IN ARRAY ARRAY['meshhook_secrets_writer', 'meshhook_secrets_reader', 'meshhook_secrets_kek_admin'] LOOP
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) role_name) THEN
+      BEGIN
+        EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', role_name);
+      EXCEPTION WHEN duplicate_object OR unique_violation THEN
+        NULL; -- another database was faster
+      END;
+    END IF;
+  END LOOP;
+END
+$roles$;
+
+COMMENT ON ROLE meshhook_secrets_writer IS 'Lists, writes and deletes secrets of the projects that row-level security shows; reveals none.';
+COMMENT ON ROLE meshhook_secrets_reader IS 'Reveals secrets of the projects that row-level security shows.';
+COMMENT ON ROLE meshhook_secrets_kek_admin IS 'Manages root key and KEKs; reads no secret.';
+
+REVOKE ALL ON SCHEMA meshhook_secrets FROM PUBLIC;
+GRANT USAGE ON SCHEMA meshhook_secrets TO meshhook_secrets_writer, meshhook_secrets_reader, meshhook_secrets_kek_admin;
+COMMENT ON SCHEMA meshhook_secrets IS 'Project-scoped secrets. Access is by function; the tables are not for direct use.';

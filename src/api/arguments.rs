@@ -1,0 +1,74 @@
+//! Arguments that several functions have.
+
+use crate::{
+    error::{Error, Result},
+    pg::call::{Call, datum},
+    store::{Timestamp, Uuid},
+};
+use pgrx::{
+    datum::TimestampWithTimeZone,
+    direct_function_call,
+    pg_sys::{self, Datum},
+};
+
+/// `project_id uuid` as the first argument.
+pub fn project(call: &Call) -> Result<Uuid> {
+    Ok(*call.required::<pgrx::Uuid>(0, "project_id")?.as_bytes())
+}
+
+/// `project_id uuid = NULL` as the first argument.
+pub fn optional_project(call: &Call) -> Option<Uuid> {
+    call.optional::<pgrx::Uuid>(0).map(|project| *project.as_bytes())
+}
+
+/// `name text` as the second argument.
+pub fn name(call: &Call) -> Result<String> {
+    call.required(1, "name")
+}
+
+/// A point in time; `infinity` is none.
+pub fn time(call: &Call, index: usize) -> Option<Timestamp> {
+    let time = call.optional::<TimestampWithTimeZone>(index).map(i64::from);
+    time.filter(|time| *time != i64::MAX)
+}
+
+/// An interval from now, as a point in time; 22023 if it is negative.
+pub fn from_now(call: &Call, index: usize, name: &str) -> Result<Option<Timestamp>> {
+    let Some(interval) = call.raw(index) else {
+        return Ok(None);
+    };
+    let now = crate::pg::server::now();
+    // SAFETY: the function's own arguments: a timestamptz and an interval.
+    let until = unsafe {
+        direct_function_call::<TimestampWithTimeZone>(
+            pg_sys::timestamptz_pl_interval,
+            &[Some(Datum::from(now)), Some(interval)],
+        )
+    };
+    match until.map(i64::from) {
+        Some(until) if until >= now => Ok(Some(until)),
+        _ => Err(Error::invalid(format!("{name} is negative."))
+            .hint("Give an interval of zero or more, such as '1 hour'.")),
+    }
+}
+
+/// `purpose text`: what a reveal is for.
+pub fn check_purpose(call: &Call, index: usize) -> Result<()> {
+    match call.optional::<&str>(index) {
+        Some(purpose) if purpose.chars().count() > 100 => {
+            Err(Error::invalid("purpose has more than 100 characters.")
+                .hint("Give a word, such as run, copy or reveal."))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A point in time as a result.
+pub fn time_datum(time: Timestamp) -> Option<Datum> {
+    Some(Datum::from(time))
+}
+
+/// A UUID as a result.
+pub fn uuid_datum(id: &Uuid) -> Option<Datum> {
+    datum(pgrx::Uuid::from_bytes(*id))
+}

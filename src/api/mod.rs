@@ -1,0 +1,10 @@
+//! The SQL functions: decode arguments, call a service, encode the result. Their declarations,
+//! rights and comments are in `sql/install`.
+
+mod arguments;
+pub mod browse;
+pub mod host;
+pub mod lifecycle;
+pub mod reveal;
+pub mod sealing;
+pub mod write;

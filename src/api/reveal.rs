@@ -1,0 +1,67 @@
+//! `secret_get` and its kin.
+
+use super::arguments::{check_purpose, name, project};
+use crate::{
+    error::{Error, Result},
+    pg::{
+        call::{Answer, Call, datum},
+        rows::Rows,
+        server,
+        value::revealed,
+    },
+    service::reveal,
+};
+use pgrx::Array;
+
+crate::sql_functions! {
+    /// `secret_get(project_id, name, version, purpose)`
+    meshhook_secrets_secret_get = get_text;
+    /// `secret_get_bytes(project_id, name, version, purpose)`
+    meshhook_secrets_secret_get_bytes = get_bytes;
+    /// `secret_get_many(project_id, names, purpose)`
+    meshhook_secrets_secret_get_many = get_many;
+}
+
+fn get_text(call: Call) -> Answer {
+    let value = get(&call)?;
+    if !server::is_text(&value) {
+        return Err(Error::new("22023", "value is binary")
+            .detail("The value is not text in UTF-8.")
+            .hint("Read it with meshhook_secrets.secret_get_bytes."));
+    }
+    Ok(Some(revealed(&value)))
+}
+
+fn get_bytes(call: Call) -> Answer {
+    Ok(Some(revealed(&get(&call)?)))
+}
+
+fn get(call: &Call) -> Result<reveal::Value> {
+    let (project, name) = (project(call)?, name(call)?);
+    check_purpose(call, 3)?;
+    reveal::one(&project, &name, call.optional(2))
+}
+
+fn get_many(call: Call) -> Answer {
+    let project = project(&call)?;
+    check_purpose(&call, 2)?;
+    let names = match call.raw(1) {
+        None => None,
+        Some(array) => Some((texts(&call, 1)?, array)),
+    };
+    let items = reveal::many(&project, names)?;
+    let mut rows = Rows::begin(&call)?;
+    for item in items {
+        let (value, status) = match &item.outcome {
+            Ok(value) => (Some(revealed(value)), "ok"),
+            Err(status) => (None, *status),
+        };
+        rows.push(&[datum(item.name), value, item.version.and_then(datum), datum(status)])?;
+    }
+    rows.done()
+}
+
+fn texts(call: &Call, index: usize) -> Result<Vec<String>> {
+    let array: Array<'_, String> = call.required(index, "names")?;
+    array.iter().map(|name| name.ok_or_else(|| Error::null_argument("names"))).collect()
+}

@@ -1,0 +1,55 @@
+//! `seal`, `unseal` and what is asked about root keys.
+
+use super::arguments::{optional_project, time_datum};
+use crate::{
+    pg::{
+        call::{Answer, Call, datum},
+        rows::Rows,
+    },
+    service::sealing,
+};
+
+crate::sql_functions! {
+    /// `seal(project_id)`
+    meshhook_secrets_seal = seal;
+    /// `unseal(project_id)`
+    meshhook_secrets_unseal = unseal;
+    /// `seal_status()`
+    meshhook_secrets_seal_status = seal_status;
+    /// `root_key_status()`
+    meshhook_secrets_root_key_status = root_key_status;
+}
+
+fn seal(call: Call) -> Answer {
+    sealing::seal(optional_project(&call).as_ref())?;
+    Ok(None)
+}
+
+fn unseal(call: Call) -> Answer {
+    sealing::unseal(optional_project(&call).as_ref())?;
+    Ok(None)
+}
+
+fn seal_status(call: Call) -> Answer {
+    let (status, projects) = sealing::status()?;
+    let text = |text: String| if text.is_empty() { None } else { datum(text) };
+    let mut rows = Rows::begin(&call)?;
+    rows.push(&[
+        datum(status.sealed),
+        text(status.cause),
+        text(status.remedy),
+        time_datum(status.since),
+        datum(status.protection.as_str()),
+        datum(projects),
+    ])?;
+    rows.done()
+}
+
+fn root_key_status(call: Call) -> Answer {
+    let keys = sealing::root_keys()?;
+    let mut rows = Rows::begin(&call)?;
+    for key in keys {
+        rows.push(&[datum(key.id), datum(key.is_current), datum(key.is_loaded), datum(key.keks)])?;
+    }
+    rows.done()
+}

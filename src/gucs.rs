@@ -1,0 +1,114 @@
+//! Every setting, with its default and the reason for it. Read them through the accessors.
+
+use meshhook_secrets_core::limits;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
+use std::{ffi::CString, time::Duration};
+
+static ROOT_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static ROOT_KEY_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+/// Ten seconds: a key service answers in less than one, and callers right after a start wait for it.
+static ROOT_KEY_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static MAX_VALUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(limits::VALUE_DEFAULT as i32);
+/// Ten: enough to undo a bad rotation, few enough that an old key does not linger for years.
+static MAX_VERSIONS: GucSetting<i32> = GucSetting::<i32>::new(10);
+/// Thirty days: a deletion noticed at the end of the month can still be undone.
+static RECOVERY_WINDOW: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60);
+
+/// Declares the settings. The names are reserved, so that a misspelt one is noticed.
+pub fn init() {
+    // Where the root key is, is nobody's business but the superuser's.
+    let hidden = GucFlags::SUPERUSER_ONLY | GucFlags::NO_SHOW_ALL;
+    GucRegistry::define_string_guc(
+        c"meshhook_secrets.root_key_file",
+        c"File that holds the root key.",
+        c"One key a line, 64 hexadecimal digits or base64 of 32 bytes; the first is current, further ones are still accepted. Owned by the server's user or root, and not readable by group or others.",
+        &ROOT_KEY_FILE,
+        GucContext::Sighup,
+        hidden,
+    );
+    GucRegistry::define_string_guc(
+        c"meshhook_secrets.root_key_command",
+        c"Shell command that prints the root key.",
+        c"Its standard output is read like root_key_file. A background worker runs it at start, at reload and at unseal().",
+        &ROOT_KEY_COMMAND,
+        GucContext::Sighup,
+        hidden,
+    );
+    GucRegistry::define_int_guc(
+        c"meshhook_secrets.root_key_timeout",
+        c"Time after which root_key_command is killed.",
+        c"Its whole process group is killed, and the secrets stay sealed until it succeeds.",
+        &ROOT_KEY_TIMEOUT,
+        100,
+        10 * 60 * 1000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"meshhook_secrets.max_value_size",
+        c"Longest value that can be stored, in bytes.",
+        c"Values that are stored already stay readable.",
+        &MAX_VALUE_SIZE,
+        1,
+        limits::VALUE_MAX as i32,
+        GucContext::Suset,
+        GucFlags::UNIT_BYTE,
+    );
+    GucRegistry::define_int_guc(
+        c"meshhook_secrets.max_versions",
+        c"Versions kept of each secret.",
+        c"A write destroys the oldest ones beyond this number.",
+        &MAX_VERSIONS,
+        1,
+        1000,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"meshhook_secrets.recovery_window",
+        c"Time during which a deleted secret can be undeleted.",
+        c"After it the name can be taken again, which purges the deleted secret.",
+        &RECOVERY_WINDOW,
+        0,
+        10 * 365 * 24 * 60,
+        GucContext::Suset,
+        GucFlags::UNIT_MIN,
+    );
+    // SAFETY: a C string that PostgreSQL copies.
+    unsafe { pg_sys::MarkGUCPrefixReserved(c"meshhook_secrets".as_ptr()) }
+}
+
+/// `meshhook_secrets.root_key_file`; `None` if unset or empty.
+pub fn root_key_file() -> Option<String> {
+    text(&ROOT_KEY_FILE)
+}
+
+/// `meshhook_secrets.root_key_command`; `None` if unset or empty.
+pub fn root_key_command() -> Option<String> {
+    text(&ROOT_KEY_COMMAND)
+}
+
+/// `meshhook_secrets.root_key_timeout`.
+pub fn root_key_timeout() -> Duration {
+    Duration::from_millis(ROOT_KEY_TIMEOUT.get().max(0) as u64)
+}
+
+/// `meshhook_secrets.max_value_size`, in bytes.
+pub fn max_value_size() -> usize {
+    MAX_VALUE_SIZE.get().max(0) as usize
+}
+
+/// `meshhook_secrets.max_versions`.
+pub fn max_versions() -> i32 {
+    MAX_VERSIONS.get()
+}
+
+/// `meshhook_secrets.recovery_window`, in microseconds.
+pub fn recovery_window() -> i64 {
+    i64::from(RECOVERY_WINDOW.get()) * 60_000_000
+}
+
+fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {
+    let value = setting.get()?.into_string().ok()?;
+    (!value.is_empty()).then_some(value)
+}

@@ -1,0 +1,51 @@
+//! Look-ups in the catalog by name; `None` if there is no such thing.
+
+use pgrx::pg_sys::{self, Oid};
+use std::ffi::{CString, c_int};
+
+/// The relation of this name.
+pub fn relation(schema: &str, name: &str) -> Option<Oid> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a look-up in the catalog caches.
+    valid(unsafe { pg_sys::get_relname_relid(name.as_ptr(), namespace(schema)?) })
+}
+
+/// The function of this name without arguments.
+pub fn function_without_arguments(schema: &str, name: &str) -> Option<Oid> {
+    let name = CString::new(name).ok()?;
+    let schema = namespace(schema)?;
+    // SAFETY: the cache is keyed by name, argument types and schema; all three live long enough.
+    unsafe {
+        let types = pg_sys::buildoidvector(std::ptr::null(), 0);
+        valid(pg_sys::GetSysCacheOid(
+            pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP as c_int,
+            pg_sys::Anum_pg_proc_oid as pg_sys::AttrNumber,
+            pg_sys::Datum::from(name.as_ptr()),
+            pg_sys::Datum::from(types),
+            pg_sys::Datum::from(schema),
+            pg_sys::Datum::null(),
+        ))
+    }
+}
+
+/// Whether a column is of type uuid.
+pub fn column_is_uuid(relation: Oid, column: &str) -> bool {
+    let Ok(column) = CString::new(column) else {
+        return false;
+    };
+    // SAFETY: look-ups in the catalog caches; 0 is no column.
+    unsafe {
+        let number = pg_sys::get_attnum(relation, column.as_ptr());
+        number > 0 && pg_sys::get_atttype(relation, number) == pg_sys::UUIDOID
+    }
+}
+
+fn namespace(name: &str) -> Option<Oid> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: missing_ok.
+    valid(unsafe { pg_sys::get_namespace_oid(name.as_ptr(), true) })
+}
+
+fn valid(oid: Oid) -> Option<Oid> {
+    (oid != Oid::INVALID).then_some(oid)
+}

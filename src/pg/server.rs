@@ -1,0 +1,83 @@
+//! State of the server and of the transaction.
+
+use crate::error::{Error, Result};
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// 25006 on a standby and in a read-only transaction.
+pub fn require_writable() -> Result<()> {
+    // SAFETY: reads backend state.
+    let read_only = unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() };
+    if read_only { Err(Error::read_only()) } else { Ok(()) }
+}
+
+/// Whether the transaction sees the state of its start (REPEATABLE READ, SERIALIZABLE).
+pub fn snapshot_is_fixed() -> bool {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
+/// The database of this backend.
+pub fn database() -> u32 {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::MyDatabaseId.to_u32() }
+}
+
+/// The start of the statement in microseconds since 2000-01-01 UTC.
+pub fn statement_time() -> i64 {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
+}
+
+/// Now, in microseconds since 2000-01-01 UTC.
+pub fn now() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+/// Waits, and lets a cancelled query or a shutdown through.
+pub fn pause(milliseconds: i64) {
+    // SAFETY: the standard wait of a backend; an interrupt raises an ERROR through pgrx's guard.
+    unsafe {
+        pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
+            milliseconds,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    pgrx::check_for_interrupts!();
+}
+
+/// A setting of the session by name; `None` if it is not set or empty.
+pub fn setting(name: &CStr) -> Option<String> {
+    // SAFETY: missing_ok; the string is valid until the setting changes, and is copied at once.
+    unsafe {
+        let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        if value.is_null() {
+            return None;
+        }
+        let text = CStr::from_ptr(value).to_string_lossy().into_owned();
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+/// Whether `bytes` can be a `text` here: valid in the database's encoding, without NUL.
+pub fn is_text(bytes: &[u8]) -> bool {
+    !bytes.contains(&0) && std::str::from_utf8(bytes).is_ok()
+}
+
+/// Holds a lock on an object that only we know, until the transaction ends: writers that make the
+/// first key of a project queue here. Not an advisory lock: no user can take it.
+pub fn lock_object(relation: pg_sys::Oid, object: u32) {
+    // SAFETY: any pair of ids is a legal tag.
+    unsafe {
+        pg_sys::LockDatabaseObject(
+            relation,
+            pg_sys::Oid::from(object),
+            0,
+            pg_sys::ExclusiveLock as pg_sys::LOCKMODE,
+        );
+    }
+}

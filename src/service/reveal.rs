@@ -1,0 +1,160 @@
+//! Revealing: the row as the caller sees it, then the keys, then the value.
+
+use super::{access, keys};
+use crate::{
+    error::{Error, Result},
+    pg::{scan::Sees, server},
+    store::{
+        Uuid,
+        secrets::{self, Secret},
+        versions::{self, StoredVersion},
+    },
+};
+use meshhook_secrets_core::{identity::ValueIdentity, key::Dek, name::SecretName};
+use pgrx::pg_sys::Datum;
+use zeroize::Zeroizing;
+
+/// A revealed value; wiped on drop.
+pub type Value = Zeroizing<Vec<u8>>;
+
+/// A secret of [`many`]: its value, or why there is none.
+pub struct Item {
+    pub name: String,
+    pub version: Option<i32>,
+    pub outcome: std::result::Result<Value, &'static str>,
+}
+
+/// Names in one call of [`many`]. A workflow run needs a handful.
+const NAMES_MAX: usize = 1000;
+
+/// The value of a secret.
+pub fn one(project: &Uuid, name: &str, version: Option<i32>) -> Result<Value> {
+    let name = SecretName::parse(name)?;
+    let Some(secret) = secrets::find(project, name.as_str())? else {
+        access::require_member(project)?;
+        access::require_reveal(project)?;
+        return Err(Error::no_such_secret());
+    };
+    access::require_reveal(project)?;
+    let dek = keys::dek_to_open(project, secret.dek_version, Sees::Statement)?;
+    open(&secret, &dek, version, Sees::Statement)
+}
+
+/// The current values of many secrets. One that cannot be revealed fails alone.
+pub fn many(project: &Uuid, names: Option<(Vec<String>, Datum)>) -> Result<Vec<Item>> {
+    if let Some((names, _)) = &names {
+        if names.len() > NAMES_MAX {
+            return Err(Error::invalid(format!("More than {NAMES_MAX} names are given."))
+                .hint("Ask for them in several calls."));
+        }
+        for name in names {
+            SecretName::parse(name)?;
+        }
+    }
+    access::require_member(project)?;
+    access::require_reveal(project)?;
+    let found = secrets::find_many(project, names.as_ref().map(|(_, array)| *array))?;
+    let mut deks = Deks { project, kept: Vec::new() };
+    let mut items = Vec::with_capacity(found.len());
+    match names {
+        None => {
+            for secret in &found {
+                items.push(item(secret, &mut deks)?);
+            }
+        }
+        Some((names, _)) => {
+            let mut asked = std::collections::HashSet::new();
+            for name in names {
+                if !asked.insert(name.clone()) {
+                    continue;
+                }
+                items.push(match found.iter().find(|secret| secret.name == name) {
+                    Some(secret) => item(secret, &mut deks)?,
+                    None => Item { name, version: None, outcome: Err("not_found") },
+                });
+            }
+        }
+    }
+    Ok(items)
+}
+
+/// Opens a version of a secret after checking its metadata.
+pub fn open(secret: &Secret, dek: &Dek, version: Option<i32>, sees: Sees) -> Result<Value> {
+    dek.verify(&secret.identity(), &secret.mac)?;
+    if secret.deleted_at.is_some() {
+        return Err(Error::deleted());
+    }
+    let version = version.unwrap_or(secret.current_version);
+    if !(1..=secret.current_version).contains(&version) {
+        return Err(Error::no_such_version(version, secret.current_version));
+    }
+    if version < secret.oldest_version {
+        return Err(Error::destroyed(secret.oldest_version));
+    }
+    let stored = versions::find(&secret.project_id, &secret.id, version, sees)?
+        .ok_or_else(Error::corrupted)?;
+    let value = open_version(secret, dek, &stored, sees)?;
+    if stored.expires_at.is_some_and(|at| at <= server::now()) {
+        return Err(Error::expired());
+    }
+    Ok(value)
+}
+
+/// Opens a stored version, expired or not. `dek` is the one of the metadata, most likely also the
+/// one of the value.
+pub fn open_version(
+    secret: &Secret,
+    dek: &Dek,
+    stored: &StoredVersion,
+    sees: Sees,
+) -> Result<Value> {
+    let identity = ValueIdentity {
+        project_id: secret.project_id,
+        secret_id: secret.id,
+        name: &secret.name,
+        version: stored.version,
+        dek_version: stored.dek_version,
+        expires_at: stored.expires_at,
+    };
+    if stored.dek_version == secret.dek_version {
+        return Ok(dek.open(&stored.value, &identity)?);
+    }
+    let dek = keys::dek_to_open(&secret.project_id, stored.dek_version, sees)?;
+    Ok(dek.open(&stored.value, &identity)?)
+}
+
+/// The data keys of one project, each fetched once.
+struct Deks<'a> {
+    project: &'a Uuid,
+    kept: Vec<(i32, Dek)>,
+}
+
+impl Deks<'_> {
+    fn get(&mut self, dek_version: i32) -> Result<&Dek> {
+        let position = match self.kept.iter().position(|(version, _)| *version == dek_version) {
+            Some(position) => position,
+            None => {
+                let dek = keys::dek_to_open(self.project, dek_version, Sees::Statement)?;
+                self.kept.push((dek_version, dek));
+                self.kept.len() - 1
+            }
+        };
+        Ok(&self.kept[position].1)
+    }
+}
+
+fn item(secret: &Secret, deks: &mut Deks<'_>) -> Result<Item> {
+    let revealed =
+        deks.get(secret.dek_version).and_then(|dek| open(secret, dek, None, Sees::Statement));
+    let outcome = match revealed {
+        Ok(value) if server::is_text(&value) => Ok(value),
+        Ok(_) => Err("binary"),
+        Err(error) => Err(match error.state() {
+            Some("XX001") => "corrupted",
+            Some("PT410") if secret.deleted_at.is_some() => "deleted",
+            Some("PT410") => "expired",
+            _ => return Err(error),
+        }),
+    };
+    Ok(Item { name: secret.name.clone(), version: Some(secret.current_version), outcome })
+}

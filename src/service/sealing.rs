@@ -1,0 +1,82 @@
+//! Sealing the server and single projects, and what people ask about root keys.
+
+use super::keys;
+use crate::{
+    error::{Error, Result},
+    gucs,
+    pg::{scan::Sees, server},
+    shmem::keyring,
+    store::{Uuid, data_keys, keks},
+};
+
+/// A root key that is loaded, or that KEKs of this database need.
+pub struct RootKeyInfo {
+    pub id: String,
+    pub is_current: bool,
+    pub is_loaded: bool,
+    pub keks: i64,
+}
+
+/// Wipes all keys from memory, or disables the data keys of one project.
+pub fn seal(project: Option<&Uuid>) -> Result<()> {
+    match project {
+        None => keyring::seal(),
+        Some(project) => {
+            server::require_writable()?;
+            keys::set_project_sealed(project, true)
+        }
+    }
+}
+
+/// Fetches the root key anew and waits for it, or enables the data keys of one project.
+pub fn unseal(project: Option<&Uuid>) -> Result<()> {
+    if let Some(project) = project {
+        server::require_writable()?;
+        return keys::set_project_sealed(project, false);
+    }
+    let asked = keyring::ask()?;
+    let patience = gucs::root_key_timeout().as_micros() as i64 + 5_000_000;
+    let started = server::now();
+    while !keyring::is_answered(asked)? {
+        if server::now() - started > patience {
+            return Err(Error::sealed(
+                "The root key worker does not answer.",
+                "Look at the server log; the worker is shown in pg_stat_activity as \"meshhook_secrets root key\".",
+            ));
+        }
+        server::pause(10);
+    }
+    keyring::require_open()
+}
+
+/// Whether and why the server is sealed, and how many projects of this database are.
+pub fn status() -> Result<(keyring::Status, i64)> {
+    Ok((keyring::status()?, data_keys::sealed_projects()?))
+}
+
+/// The root keys that are loaded or needed.
+pub fn root_keys() -> Result<Vec<RootKeyInfo>> {
+    let loaded = keyring::root_ids()?;
+    let mut keys: Vec<RootKeyInfo> = loaded
+        .into_iter()
+        .enumerate()
+        .map(|(position, id)| RootKeyInfo {
+            id,
+            is_current: position == 0,
+            is_loaded: true,
+            keks: 0,
+        })
+        .collect();
+    for kek in keks::all(Sees::Statement)?.into_iter().filter(|kek| kek.encrypted.is_some()) {
+        match keys.iter_mut().find(|key| key.id == kek.root_key_id) {
+            Some(key) => key.keks += 1,
+            None => keys.push(RootKeyInfo {
+                id: kek.root_key_id,
+                is_current: false,
+                is_loaded: false,
+                keks: 1,
+            }),
+        }
+    }
+    Ok(keys)
+}

@@ -1,0 +1,105 @@
+//! What a server shall be like before it first starts.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use crate::{Account, Cluster, KEY_A, Prefix, RootKey, config, run, scratch};
+
+/// Describes a server; made by [`Cluster::builder`].
+#[derive(Clone, Debug)]
+pub struct ClusterBuilder<'p> {
+    settings: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
+    root_key: RootKey,
+    primary: Option<&'p Cluster>,
+}
+
+impl<'p> ClusterBuilder<'p> {
+    pub(crate) fn new() -> Self {
+        Self {
+            settings: vec![("shared_preload_libraries".into(), "meshhook_secrets".into())],
+            environment: Vec::new(),
+            root_key: RootKey::File(KEY_A.into()),
+            primary: None,
+        }
+    }
+
+    /// Sets a server setting.
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets a variable in the server's environment, which is otherwise bare.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets where the root key comes from (default: a file with [`KEY_A`]).
+    pub fn root_key(mut self, root_key: RootKey) -> Self {
+        self.root_key = root_key;
+        self
+    }
+
+    /// Whether the extension is in `shared_preload_libraries` (default: it is).
+    pub fn preload(self, preload: bool) -> Self {
+        self.setting("shared_preload_libraries", if preload { "meshhook_secrets" } else { "" })
+    }
+
+    /// Makes the server a hot standby of a running one, whose settings it takes over.
+    pub fn standby_of(mut self, primary: &'p Cluster) -> Self {
+        self.primary = Some(primary);
+        self
+    }
+
+    /// Starts the server.
+    pub fn start(self) -> Cluster {
+        self.try_start().unwrap_or_else(|log| panic!("server does not start:\n{log}"))
+    }
+
+    /// Starts the server, or returns what it and `pg_ctl` said.
+    pub fn try_start(self) -> Result<Cluster, String> {
+        let cluster = self.create();
+        cluster.try_start()?;
+        Ok(cluster)
+    }
+
+    /// Makes the server's files without starting it.
+    pub fn create(self) -> Cluster {
+        let dir = scratch::new_dir();
+        let data = dir.join("data");
+        match self.primary {
+            Some(primary) => {
+                let mut backup = primary.command("pg_basebackup");
+                run(backup.args(["--write-recovery-conf", "--checkpoint=fast", "-D"]).arg(&data));
+                config::append(&data, &RootKey::UNSET);
+            }
+            None => {
+                let mut copy = Command::new("cp");
+                copy.args(["-a", "--reflink=auto"]).arg(template()).arg(&data);
+                run(Account::of_server().run_as(&mut copy));
+            }
+        }
+        config::append(&data, &[("unix_socket_directories", config::text(&dir))]);
+        config::append(&data, &self.settings);
+        config::append(&data, self.root_key.place(&dir.join("root.key")).as_slice());
+        Cluster::new(dir, self.environment)
+    }
+}
+
+/// A pristine data directory to copy: `initdb` is slow.
+fn template() -> &'static Path {
+    static TEMPLATE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let data = scratch::new_dir();
+        run(Prefix::get()
+            .command("initdb", &data)
+            .args(["--username=postgres", "--auth=trust", "--no-locale", "--encoding=UTF8"])
+            .args(["--no-sync", "--wal-segsize=1", "-D"])
+            .arg(&data));
+        config::append(&data, config::COMMON);
+        data
+    });
+    &TEMPLATE
+}

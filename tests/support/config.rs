@@ -1,0 +1,32 @@
+//! Server settings: what all servers share, and how a setting is written.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+
+/// Small and quick, for thrown away data; everything else as PostgreSQL ships it.
+/// Each database has a worker of ours, so there must be room for those.
+pub const COMMON: &[(&str, &str)] = &[
+    ("listen_addresses", ""),
+    ("fsync", "off"),
+    ("shared_buffers", "32MB"),
+    ("max_connections", "60"),
+    ("max_worker_processes", "40"),
+    ("log_line_prefix", "%m [%p] %b %e %u@%d "),
+    ("timezone", "UTC"),
+];
+
+/// Appends settings to a `postgresql.conf`; the last one of a name counts.
+pub fn append<K: AsRef<str>, V: AsRef<str>>(data: &Path, settings: &[(K, V)]) {
+    let file = data.join("postgresql.conf");
+    let mut file = OpenOptions::new().append(true).open(file).expect("data directory exists");
+    for (name, value) in settings {
+        let value = value.as_ref().replace('\\', r"\\").replace('\'', "''");
+        writeln!(file, "{} = '{value}'", name.as_ref()).expect("disk has space");
+    }
+}
+
+/// A path as a setting's text.
+pub fn text(path: &Path) -> String {
+    path.to_str().expect("our paths are ASCII").to_owned()
+}

@@ -1,0 +1,70 @@
+//! The PostgreSQL that the tests run on: copied programs with our extension.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use crate::{Account, run};
+
+/// An installation made by `scripts/private-postgres`, once per test process.
+#[derive(Debug)]
+pub struct Prefix {
+    bin: PathBuf,
+}
+
+impl Prefix {
+    /// The installation, made or brought up to date at first use.
+    pub fn get() -> &'static Self {
+        static PREFIX: LazyLock<Prefix> = LazyLock::new(|| {
+            let script = Prefix::repository().join("scripts/private-postgres");
+            Prefix { bin: run(&mut Command::new(script)).trim().into() }
+        });
+        &PREFIX
+    }
+
+    /// The root of the source tree.
+    pub fn repository() -> &'static Path {
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository")
+    }
+
+    /// The file of a PostgreSQL program.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+
+    /// A PostgreSQL program, to be run by the server's user, in a directory of its
+    /// own and with a bare environment.
+    pub fn command(&self, name: &str, dir: &Path) -> Command {
+        let mut command = Command::new(self.program(name));
+        command.current_dir(dir).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", dir);
+        Account::of_server().run_as(&mut command);
+        command
+    }
+
+    /// PostgreSQL's major version.
+    pub fn major(&self) -> u32 {
+        let version = self.pg_config("--version");
+        let digits = version.trim_start_matches(|c: char| !c.is_ascii_digit());
+        let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+        digits[..end].parse().expect("a version has digits")
+    }
+
+    /// Where the installed loadable modules are.
+    pub fn modules(&self) -> PathBuf {
+        self.pg_config("--pkglibdir").into()
+    }
+
+    /// Where the installed control files and SQL scripts are.
+    pub fn extensions(&self) -> PathBuf {
+        Path::new(&self.pg_config("--sharedir")).join("extension")
+    }
+
+    /// Our installed library.
+    pub fn library(&self) -> PathBuf {
+        self.modules().join("meshhook_secrets.so")
+    }
+
+    fn pg_config(&self, what: &str) -> String {
+        run(Command::new(self.program("pg_config")).arg(what)).trim().to_owned()
+    }
+}
