@@ -17,7 +17,7 @@ TESTS = -p meshhook_secrets_core -p meshhook_secrets_tests
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-deps: ## install what building and testing need (apt, rustup components)
+deps: ## install what building needs (apt, rustup components)
 	@scripts/install-deps
 
 build: deps ## build the extension's library
@@ -44,7 +44,8 @@ fmt: ## format all Rust code
 test-core: deps ## the pure core: no server, seconds
 	cargo test -p meshhook_secrets_core
 
-test-blackbox: build ## real servers, real clients; T=access::denied runs only these
+test-blackbox: build ## real servers, real clients; T=name runs only tests of this name
+	@scripts/install-deps gdb
 	$(WITH_PG) cargo test -p meshhook_secrets_tests $(T)
 
 demo: build ## start the demo and say where it is

@@ -16,8 +16,8 @@ static RECOVERY_WINDOW: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60);
 
 /// Declares the settings. The names are reserved, so that a misspelt one is noticed.
 pub fn init() {
-    // Where the root key is, is nobody's business but the superuser's.
-    let hidden = GucFlags::SUPERUSER_ONLY | GucFlags::NO_SHOW_ALL;
+    // Where the root key is, is nobody's business but the superuser's (and pg_read_all_settings').
+    let hidden = GucFlags::SUPERUSER_ONLY;
     GucRegistry::define_string_guc(
         c"meshhook_secrets.root_key_file",
         c"File that holds the root key.",

@@ -123,7 +123,14 @@ BEGIN
     EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA meshhook_secrets FROM %I', role_name);
     EXECUTE format('REVOKE ALL ON ALL FUNCTIONS IN SCHEMA meshhook_secrets FROM %I', role_name);
     EXECUTE format('REVOKE ALL ON TYPE meshhook_secrets.secret_version_info, meshhook_secrets.secret_info FROM %I', role_name);
-    EXECUTE format('REVOKE meshhook_secrets_writer, meshhook_secrets_reader FROM %I', role_name);
+    FOR grants IN
+      SELECT format('REVOKE %s FROM %I', m.roleid::regrole, role_name) AS command
+        FROM pg_auth_members m
+        WHERE m.member = to_regrole(role_name)
+          AND m.roleid IN ('meshhook_secrets_writer'::regrole, 'meshhook_secrets_reader'::regrole, 'meshhook_secrets_kek_admin'::regrole)
+    LOOP
+      EXECUTE grants.command;
+    END LOOP;
   END LOOP;
 
   -- Supabase's roles are NOINHERIT, so being a member of our roles would give them nothing: they get

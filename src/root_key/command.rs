@@ -1,62 +1,96 @@
 //! The root key from a command's standard output.
 
-use super::Failure;
+use super::{Failure, Interruption};
 use meshhook_secrets_core::limits::ROOT_KEY_SOURCE_MAX;
 use std::{
     io::{self, Read},
     os::{fd::AsRawFd, unix::process::CommandExt},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 use zeroize::Zeroizing;
 
-type Content = Result<Zeroizing<Vec<u8>>, Failure>;
-
-/// Runs the command by the shell, in a process group of its own that is killed when time is up.
-/// What it writes to standard error goes to the server log. `None` if `stop` says so meanwhile.
-pub fn run(command: &str, timeout: Duration, stop: impl Fn() -> bool) -> Option<Content> {
-    let deadline = Instant::now() + timeout;
-    let spawned = Command::new("/bin/sh")
-        .args(["-c", command])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .process_group(0)
-        .spawn();
-    let mut group = match spawned {
-        Ok(child) => Group(child),
-        Err(error) => return Some(Err(failed(&format!("cannot be started: {}", error.kind())))),
-    };
-    let content = match group.0.stdout.take() {
-        Some(output) => read(output, deadline, &stop),
-        None => Err(End::Failed(failed("has no output"))),
-    };
-    let content = content.and_then(|content| {
-        wait(&mut group.0, deadline, &stop)?;
-        Ok(content)
-    });
-    match content {
-        Ok(content) => Some(Ok(content)),
-        Err(End::Failed(failure)) => Some(Err(failure)),
-        Err(End::Stopped) => None,
-    }
+/// Why a command gave nothing.
+pub enum End {
+    /// It failed.
+    Failed(Failure),
+    /// It was given up.
+    Interrupted(Interruption),
 }
 
-enum End {
-    Failed(Failure),
-    Stopped,
+/// Asked again and again while the command runs.
+type Interrupt<'a> = &'a dyn Fn() -> Option<Interruption>;
+
+/// Runs the command by the shell, in a process group of its own that is killed when time is up, and
+/// in any case at the end. What it writes to standard error goes to the server log.
+pub fn run(
+    command: &str,
+    timeout: Duration,
+    interrupt: Interrupt<'_>,
+) -> Result<Zeroizing<Vec<u8>>, End> {
+    let deadline = Instant::now() + timeout;
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+    // SAFETY: prctl(2) is async-signal-safe. The shell dies with the worker, however that dies.
+    unsafe {
+        shell.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+    let child = shell
+        .spawn()
+        .map_err(|error| failed(&format!("cannot be started: {}", error.kind())))?;
+    let mut group = Group { leader: child, reaped: false };
+    let output = group.leader.stdout.take().ok_or_else(|| failed("has no output"))?;
+    let content = read(output, deadline, interrupt)?;
+    let status = group.wait(deadline, interrupt)?;
+    if status.success() { Ok(content) } else { Err(failed(&format!("ended with {status}"))) }
 }
 
 /// The command's process group; killed and reaped on drop, whatever happened.
-struct Group(Child);
+struct Group {
+    leader: Child,
+    reaped: bool,
+}
+
+impl Group {
+    /// Waits for the command to end.
+    fn wait(&mut self, deadline: Instant, interrupt: Interrupt<'_>) -> Result<ExitStatus, End> {
+        while !self.has_ended() {
+            check(deadline, interrupt)?;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.end().map_err(|error| failed(&format!("was lost: {}", error.kind())))
+    }
+
+    /// Whether the command has ended. It is not reaped, so that its group's number stays its own.
+    fn has_ended(&self) -> bool {
+        // SAFETY: waitid(2) on a child of ours, into a zeroed siginfo.
+        unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+            libc::waitid(libc::P_PID, self.leader.id(), &mut info, flags) != 0 || info.si_pid() != 0
+        }
+    }
+
+    /// Kills the whole group, what the command left running in the background included, and then
+    /// reaps its leader: until then the group's number cannot be somebody else's.
+    fn end(&mut self) -> io::Result<ExitStatus> {
+        if let Ok(group) = i32::try_from(self.leader.id()) {
+            // SAFETY: see above.
+            unsafe { libc::killpg(group, libc::SIGKILL) };
+        }
+        self.reaped = true;
+        self.leader.wait()
+    }
+}
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Ok(group) = i32::try_from(self.0.id()) {
-            // SAFETY: the group was made for the command. Its leader is not reaped before this
-            // kill unless it ended by itself; what it left running in the background dies too.
-            unsafe { libc::killpg(group, libc::SIGKILL) };
+        if !self.reaped {
+            let _ = self.end();
         }
-        let _ = self.0.wait();
     }
 }
 
@@ -66,13 +100,13 @@ const TICK: Duration = Duration::from_millis(100);
 fn read(
     mut output: ChildStdout,
     deadline: Instant,
-    stop: &impl Fn() -> bool,
+    interrupt: Interrupt<'_>,
 ) -> Result<Zeroizing<Vec<u8>>, End> {
     // Never grows, so it is never copied.
     let mut content = Zeroizing::new(vec![0; ROOT_KEY_SOURCE_MAX + 1]);
     let mut length = 0;
     loop {
-        check(deadline, stop)?;
+        check(deadline, interrupt)?;
         let mut poll = libc::pollfd { fd: output.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one valid pollfd.
         let ready = unsafe { libc::poll(&mut poll, 1, TICK.as_millis() as i32) };
@@ -83,48 +117,29 @@ fn read(
             Ok(0) => break,
             Ok(count) => length += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                return Err(End::Failed(failed(&format!("cannot be read: {}", error.kind()))));
-            }
+            Err(error) => return Err(failed(&format!("cannot be read: {}", error.kind()))),
         }
         if length > ROOT_KEY_SOURCE_MAX {
-            return Err(End::Failed(failed(&format!(
-                "printed more than {ROOT_KEY_SOURCE_MAX} bytes"
-            ))));
+            return Err(failed(&format!("printed more than {ROOT_KEY_SOURCE_MAX} bytes")));
         }
     }
     content.truncate(length);
     Ok(content)
 }
 
-fn wait(child: &mut Child, deadline: Instant, stop: &impl Fn() -> bool) -> Result<(), End> {
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) if status.success() => return Ok(()),
-            Ok(Some(status)) => return Err(End::Failed(failed(&format!("ended with {status}")))),
-            Ok(None) => {}
-            Err(error) => {
-                return Err(End::Failed(failed(&format!("was lost: {}", error.kind()))));
-            }
-        }
-        check(deadline, stop)?;
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn check(deadline: Instant, stop: &impl Fn() -> bool) -> Result<(), End> {
-    if stop() {
-        return Err(End::Stopped);
+fn check(deadline: Instant, interrupt: Interrupt<'_>) -> Result<(), End> {
+    if let Some(why) = interrupt() {
+        return Err(End::Interrupted(why));
     }
     if Instant::now() >= deadline {
-        return Err(End::Failed(failed("did not finish within meshhook_secrets.root_key_timeout")));
+        return Err(failed("did not finish within meshhook_secrets.root_key_timeout"));
     }
     Ok(())
 }
 
-fn failed(what: &str) -> Failure {
-    Failure::new(
+fn failed(what: &str) -> End {
+    End::Failed(Failure::new(
         format!("The root key command {what}."),
         "Check meshhook_secrets.root_key_command and the server log; it is tried again by itself, at reload, and at meshhook_secrets.unseal().",
-    )
+    ))
 }

@@ -29,18 +29,31 @@ pub enum Outcome {
     Keys(Vec<RootKey>),
     /// None.
     Failed(Failure),
-    /// The worker was told to stop meanwhile.
-    Stopped,
+    /// Given up.
+    Interrupted(Interruption),
 }
 
-/// Gets the root keys from where the settings say. `stop` tells a running command to give up.
-pub fn load(stop: impl Fn() -> bool) -> Outcome {
+/// Why a running command is given up.
+#[derive(Clone, Copy)]
+pub enum Interruption {
+    /// The worker ends.
+    Stop,
+    /// The settings may have changed, or a newer request is waiting.
+    Restart,
+}
+
+/// Gets the root keys from where the settings say. `interruption` is asked again and again while a
+/// command runs.
+pub fn load(interruption: impl Fn() -> Option<Interruption>) -> Outcome {
     let content = match (gucs::root_key_file(), gucs::root_key_command()) {
         (Some(path), None) => file::read(&path),
-        (None, Some(command)) => match command::run(&command, gucs::root_key_timeout(), stop) {
-            Some(content) => content,
-            None => return Outcome::Stopped,
-        },
+        (None, Some(command)) => {
+            match command::run(&command, gucs::root_key_timeout(), &interruption) {
+                Ok(content) => Ok(content),
+                Err(command::End::Failed(failure)) => Err(failure),
+                Err(command::End::Interrupted(why)) => return Outcome::Interrupted(why),
+            }
+        }
         (None, None) => Err(Failure::new(
             "No root key is configured.",
             "Set meshhook_secrets.root_key_file or meshhook_secrets.root_key_command and reload the server.",

@@ -174,7 +174,7 @@ fn unwrap_kek(stored: &StoredKek) -> Result<(KekStatus, Kek)> {
         return Err(missing_root_key(stored, status, encrypted)?);
     };
     let kek = root.unwrap(encrypted, &identity)?;
-    keyring::keep_kek(&digest, &kek)?;
+    keyring::keep_kek(&digest, &kek, &stored.root_key_id)?;
     Ok((status, kek))
 }
 

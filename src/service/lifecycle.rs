@@ -1,36 +1,40 @@
 //! Deletion and expiry.
 
-use super::{access, keys, write};
+use super::{access, write};
 use crate::{
     error::{Error, Result},
     gucs,
-    pg::{scan::Sees, server},
+    pg::server,
     store::{
         Timestamp, Uuid,
         secrets::{self, Description, Secret},
     },
 };
-use meshhook_secrets_core::name::SecretName;
+use meshhook_secrets_core::{key::Dek, name::SecretName};
 
 /// Deletes a secret; it can be undeleted until the recovery window has passed.
 pub fn delete(project: &Uuid, name: &str) -> Result<()> {
     let mut secret = locked(project, name)?;
-    let trusted = trusted(&secret)?;
-    if trusted && secret.deleted_at.is_some() {
+    // A row that was tampered with can be deleted, but keeps its bad mac: deleting and undeleting
+    // must not make it good.
+    let dek = match write::verified(&secret) {
+        Ok(dek) => Some(dek),
+        Err(error) if error.is_corrupted() => None,
+        Err(error) => return Err(error),
+    };
+    if dek.is_some() && secret.deleted_at.is_some() {
         return Err(Error::deleted());
     }
     let now = server::now();
     secret.deleted_at = Some(now);
     secret.purge_after = Some(now.saturating_add(gucs::recovery_window()));
-    // A row that was tampered with can be deleted, but keeps its bad mac: deleting and undeleting
-    // must not make it good.
-    save(secret, trusted, now)
+    save(secret, dek.as_ref(), now)
 }
 
 /// Brings a deleted secret back.
 pub fn undelete(project: &Uuid, name: &str) -> Result<()> {
     let mut secret = locked(project, name)?;
-    write::check(&secret)?;
+    let dek = write::verified(&secret)?;
     let now = server::now();
     match (secret.deleted_at, secret.purge_after) {
         (None, _) => {
@@ -46,7 +50,7 @@ pub fn undelete(project: &Uuid, name: &str) -> Result<()> {
     }
     secret.deleted_at = None;
     secret.purge_after = None;
-    save(secret, true, now)
+    save(secret, Some(&dek), now)
 }
 
 /// Removes a secret for good.
@@ -61,13 +65,13 @@ pub fn purge(project: &Uuid, name: &str, confirm: &str) -> Result<()> {
 /// Sets when the current version stops working.
 pub fn expire(project: &Uuid, name: &str, expires_at: Option<Timestamp>) -> Result<()> {
     let mut secret = locked(project, name)?;
-    write::check(&secret)?;
+    let dek = write::verified(&secret)?;
     if secret.deleted_at.is_some() {
         return Err(Error::deleted());
     }
     write::reseal(&secret, expires_at)?;
     secret.expires_at = expires_at;
-    save(secret, true, server::now())
+    save(secret, Some(&dek), server::now())
 }
 
 fn locked(project: &Uuid, name: &str) -> Result<Secret> {
@@ -82,18 +86,10 @@ fn locked(project: &Uuid, name: &str) -> Result<Secret> {
     }
 }
 
-fn trusted(secret: &Secret) -> Result<bool> {
-    match write::check(secret) {
-        Ok(()) => Ok(true),
-        Err(error) if error.is_corrupted() => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-fn save(mut secret: Secret, trusted: bool, now: Timestamp) -> Result<()> {
-    if trusted {
-        let dek = keys::dek_to_open(&secret.project_id, secret.dek_version, Sees::Latest)?;
-        write::authenticate(&mut secret, &dek);
+/// Writes the state of a secret, with a new mac by `dek` if there is one.
+fn save(mut secret: Secret, dek: Option<&Dek>, now: Timestamp) -> Result<()> {
+    if let Some(dek) = dek {
+        write::authenticate(&mut secret, dek);
     }
     secrets::update(&secret, &Description { description: None, metadata: None, now })
 }

@@ -132,7 +132,7 @@ fn add_version(
 ) -> Result<Option<Written>> {
     let project = secret.project_id;
     let key = keys::dek_to_seal(&project)?;
-    match check(&secret) {
+    match check(&secret, &key) {
         Ok(()) if secret.deleted_at.is_none() => {}
         Ok(()) if secret.purge_after.is_some_and(|after| after > now) => {
             return Err(Error::deleted());
@@ -171,11 +171,20 @@ fn add_version(
     Ok(Some(written(&secret, now)))
 }
 
-/// Checks the metadata of a secret that was found; XX001 if it was tampered with.
-pub fn check(secret: &Secret) -> Result<()> {
+/// Checks the metadata of a secret that was found; XX001 if it was tampered with. `key` is a data key
+/// of the project that is at hand already.
+fn check(secret: &Secret, key: &VersionedDek) -> Result<()> {
+    if key.dek_version == secret.dek_version {
+        return Ok(key.dek.verify(&secret.identity(), &secret.mac)?);
+    }
+    verified(secret).map(|_| ())
+}
+
+/// The data key that made the mac of a secret that was found; XX001 if the secret was tampered with.
+pub fn verified(secret: &Secret) -> Result<Dek> {
     let dek = keys::dek_to_open(&secret.project_id, secret.dek_version, Sees::Latest)?;
     dek.verify(&secret.identity(), &secret.mac)?;
-    Ok(())
+    Ok(dek)
 }
 
 /// Gives the metadata of a secret its mac, by this data key, whose version it must name.

@@ -6,7 +6,8 @@
 //!
 //! A process can be killed in the middle of a write. PostgreSQL then restarts, and its shared
 //! memory, the lock included, is new, while the vault is as it was: a slot whose sequence is odd was
-//! being written and is wiped.
+//! being written and is wiped; if the root keys were being exchanged, or an operator was sealing, all
+//! is wiped.
 
 use super::region::{self, Protection};
 use crate::error::{Error, Result};
@@ -33,6 +34,8 @@ const FINGERPRINT: usize = 16;
 pub struct Vault {
     /// `seal()` was called, and no `unseal()` since.
     sealed_by_operator: u32,
+    /// Odd while the root keys are being exchanged.
+    sequence: u32,
     /// Which slot to give up next where all are taken.
     next: u32,
     roots: [Slot<FINGERPRINT>; ROOT_KEYS_MAX],
@@ -165,8 +168,11 @@ fn started() -> State {
     };
     // SAFETY: the postmaster runs this before any other process exists.
     let vault = unsafe { &mut *region::vault() };
-    heal(&mut vault.roots);
     heal(&mut vault.keks);
+    if vault.sealed_by_operator != 0 || vault.sequence & 1 == 1 {
+        wipe(vault);
+        vault.sequence &= !1;
+    }
     if vault.sealed_by_operator != 0 {
         sealed_by_operator(&mut state);
     } else if vault.roots.iter().any(|slot| slot.used == 1) {
@@ -235,10 +241,12 @@ pub fn require_open() -> Result<()> {
 /// The root key with this fingerprint, if it is loaded.
 pub fn root(id: &str) -> Result<Option<RootKey>> {
     require_open()?;
-    read(|_, vault| {
+    let root = read(|_, vault| {
         let slot = vault.roots.iter().find(|slot| slot.holds(id.as_bytes()))?;
         Some(RootKey::from_bytes(&slot.key))
-    })
+    });
+    wipe_registers();
+    root
 }
 
 /// The fingerprints of the loaded root keys, the current one first. Empty while sealed.
@@ -261,16 +269,17 @@ pub fn kek(digest: &[u8; 32]) -> Result<Option<Kek>> {
     kek
 }
 
-/// Keeps a KEK in memory, in the place of another if there is no room.
-pub fn keep_kek(digest: &[u8; 32], kek: &Kek) -> Result<()> {
+/// Keeps a KEK in memory, in the place of another if there is no room. Not if the root key that it
+/// came out of is no longer loaded, or all was sealed in the meantime.
+pub fn keep_kek(digest: &[u8; 32], kek: &Kek, root_id: &str) -> Result<()> {
     write(|state, vault| {
         let free = ways(digest).find(|index| vault.keks[*index].used == 0);
         let index = free.unwrap_or_else(|| {
             vault.next = vault.next.wrapping_add(1);
             ways(digest).nth(vault.next as usize % WAYS).unwrap_or(0)
         });
-        // Sealed in the meantime: nothing may come back into memory.
-        if state.phase == Phase::Open {
+        let rooted = vault.roots.iter().any(|slot| slot.holds(root_id.as_bytes()));
+        if state.phase == Phase::Open && rooted {
             vault.keks[index].write(digest, kek.expose());
         }
     })?;
@@ -299,10 +308,14 @@ pub fn open(keys: &[RootKey], asked: u64) -> Result<bool> {
         if unchanged {
             return true;
         }
+        vault.sequence |= 1;
+        compiler_fence(Ordering::SeqCst);
         wipe(vault);
         for (slot, (id, key)) in vault.roots.iter_mut().zip(ids.iter().zip(keys)) {
             slot.write(id, key.expose());
         }
+        compiler_fence(Ordering::SeqCst);
+        vault.sequence = vault.sequence.wrapping_add(1);
         state.phase = Phase::Open;
         state.cause.set("");
         state.remedy.set("");
@@ -328,6 +341,11 @@ pub fn fail(cause: &str, remedy: &str, asked: u64) -> Result<()> {
         state.cause.set(cause);
         state.remedy.set(remedy);
     })
+}
+
+/// The worker's answer where an operator's seal forbids to load anything.
+pub fn decline(asked: u64) -> Result<()> {
+    write(|state, _| state.answered = asked)
 }
 
 /// Wipes all keys from memory, everywhere and at once, until [`ask`].
@@ -371,9 +389,26 @@ pub fn attach_worker() -> Result<()> {
     write(|state, _| state.latch = latch)
 }
 
-/// What has been asked of the worker, and whether an operator's seal forbids to answer.
-pub fn asked() -> Result<(u64, u64, bool)> {
-    read(|state, vault| (state.asked, state.answered, vault.sealed_by_operator != 0))
+/// What the worker needs to know.
+pub struct Task {
+    /// The latest load asked for.
+    pub asked: u64,
+    /// The latest one answered.
+    pub answered: u64,
+    /// An operator sealed: nothing may be loaded.
+    pub forbidden: bool,
+    /// The keys are there.
+    pub open: bool,
+}
+
+/// What there is to do for the worker.
+pub fn task() -> Result<Task> {
+    read(|state, vault| Task {
+        asked: state.asked,
+        answered: state.answered,
+        forbidden: vault.sealed_by_operator != 0,
+        open: state.phase == Phase::Open,
+    })
 }
 
 /// The state, for people.
@@ -401,18 +436,41 @@ fn wipe(vault: &mut Vault) {
 fn wipe_registers() {
     zeroize_stack::<4096>();
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: declares all it overwrites.
-    unsafe {
-        std::arch::asm!(
-            "pxor xmm0, xmm0", "pxor xmm1, xmm1", "pxor xmm2, xmm2", "pxor xmm3, xmm3",
-            "pxor xmm4, xmm4", "pxor xmm5, xmm5", "pxor xmm6, xmm6", "pxor xmm7, xmm7",
-            "pxor xmm8, xmm8", "pxor xmm9, xmm9", "pxor xmm10, xmm10", "pxor xmm11, xmm11",
-            "pxor xmm12, xmm12", "pxor xmm13, xmm13", "pxor xmm14, xmm14", "pxor xmm15, xmm15",
-            out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
-            out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
-            out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
-            out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
-            options(nomem, nostack, preserves_flags),
-        );
+    registers::wipe();
+}
+
+#[cfg(target_arch = "x86_64")]
+mod registers {
+    use std::arch::{asm, is_x86_feature_detected};
+
+    /// Clears all vector registers that the processor has; memcpy(3) uses the widest.
+    pub fn wipe() {
+        if is_x86_feature_detected!("avx") {
+            // SAFETY: the processor has the instruction; what it overwrites is declared.
+            unsafe {
+                asm!("vzeroall",
+                    out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
+                    out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+                    out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+                    out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+                    options(nomem, nostack, preserves_flags));
+            }
+        }
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has the instructions. The compiler does not use these registers:
+            // the crate is built for processors that lack them.
+            unsafe {
+                asm!(
+                    "vpxord zmm16, zmm16, zmm16", "vpxord zmm17, zmm17, zmm17",
+                    "vpxord zmm18, zmm18, zmm18", "vpxord zmm19, zmm19, zmm19",
+                    "vpxord zmm20, zmm20, zmm20", "vpxord zmm21, zmm21, zmm21",
+                    "vpxord zmm22, zmm22, zmm22", "vpxord zmm23, zmm23, zmm23",
+                    "vpxord zmm24, zmm24, zmm24", "vpxord zmm25, zmm25, zmm25",
+                    "vpxord zmm26, zmm26, zmm26", "vpxord zmm27, zmm27, zmm27",
+                    "vpxord zmm28, zmm28, zmm28", "vpxord zmm29, zmm29, zmm29",
+                    "vpxord zmm30, zmm30, zmm30", "vpxord zmm31, zmm31, zmm31",
+                    options(nomem, nostack, preserves_flags));
+            }
+        }
     }
 }

@@ -2,13 +2,17 @@
 //! by itself after a failure. Never the postmaster: a source that hangs must not keep the server
 //! from starting.
 
-use crate::{pg::raise, root_key, root_key::Outcome, shmem::keyring};
+use crate::{
+    pg::raise,
+    root_key::{self, Interruption, Outcome},
+    shmem::keyring,
+};
 use pgrx::{
     bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags},
     pg_sys,
     prelude::*,
 };
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 /// The pause after the first failure; doubled after each further one.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -36,40 +40,58 @@ pub extern "C-unwind" fn meshhook_secrets_root_key_worker(_argument: pg_sys::Dat
     let _ = keyring::attach_worker();
     let mut retry = RETRY_FIRST;
     let mut reported = None;
+    // After a crash restart the keys are still in memory: a source that cannot be reached just now
+    // does no harm.
+    let mut due = keyring::task().map_or(true, |task| !task.open || task.asked > task.answered);
     loop {
-        let pause = match fetch() {
-            Fetched::Open(id) => {
-                report(&mut reported, Report::Open(id));
-                retry = RETRY_FIRST;
-                None
-            }
-            Fetched::Forbidden => None,
-            Fetched::Failed(failure) => {
-                report(&mut reported, Report::Failed(failure));
-                let pause = retry;
-                retry = (retry * 2).min(RETRY_LAST);
-                Some(pause)
-            }
-            Fetched::Stopped => stop(),
-        };
-        // Sleeps without waking up until there is something to do.
-        loop {
-            if !BackgroundWorker::wait_latch(pause) {
-                stop();
-            }
-            if BackgroundWorker::sighup_received() {
-                // SAFETY: the standard reaction of a worker to SIGHUP.
-                unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
-                retry = RETRY_FIRST;
-                break;
-            }
-            if pause.is_some()
-                || keyring::asked().is_ok_and(|(asked, answered, _)| asked > answered)
-            {
-                break;
+        let mut pause = None;
+        if due {
+            match fetch() {
+                Fetched::Open(id) => {
+                    report(&mut reported, Report::Open(id));
+                    retry = RETRY_FIRST;
+                }
+                Fetched::Forbidden => {}
+                Fetched::Superseded => pause = Some(Duration::from_millis(1)),
+                Fetched::Failed(failure) => {
+                    report(&mut reported, Report::Failed(failure));
+                    pause = Some(retry);
+                    retry = (retry * 2).min(RETRY_LAST);
+                }
+                Fetched::Stopped => stop(),
             }
         }
+        // Without a failure to make up for, this sleeps until there is something to do.
+        if !BackgroundWorker::wait_latch(pause) {
+            stop();
+        }
+        due = pause.is_some() || keyring::task().is_ok_and(|task| task.asked > task.answered);
+        if RELOAD.take() || BackgroundWorker::sighup_received() {
+            // SAFETY: the standard reaction of a worker to SIGHUP.
+            unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
+            retry = RETRY_FIRST;
+            due = true;
+        }
     }
+}
+
+thread_local! {
+    /// A SIGHUP was noticed while a command was running.
+    static RELOAD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a running command shall be given up, and why.
+fn interruption(asked: u64) -> Option<Interruption> {
+    // SAFETY: reads process state. An orphan has another parent than the postmaster.
+    let orphaned = unsafe { libc::getppid() != pg_sys::PostmasterPid };
+    if BackgroundWorker::sigterm_received() || orphaned {
+        return Some(Interruption::Stop);
+    }
+    if BackgroundWorker::sighup_received() {
+        RELOAD.set(true);
+    }
+    let asked_again = keyring::task().is_ok_and(|task| task.asked > asked || task.forbidden);
+    (RELOAD.get() || asked_again).then_some(Interruption::Restart)
 }
 
 /// Ends the worker. Status 1: the postmaster starts it again unless the server shuts down.
@@ -81,28 +103,30 @@ fn stop() -> ! {
 enum Fetched {
     Open(String),
     Failed(root_key::Failure),
-    /// An operator sealed; the source is not even looked at.
+    /// An operator sealed; the source was not even looked at.
     Forbidden,
+    /// Given up because there is something newer to do.
+    Superseded,
     Stopped,
 }
 
 fn fetch() -> Fetched {
-    let Ok((asked, _, forbidden)) = keyring::asked() else {
+    let Ok(task) = keyring::task() else {
         return Fetched::Stopped;
     };
-    if forbidden {
+    if task.forbidden {
+        let _ = keyring::decline(task.asked);
         return Fetched::Forbidden;
     }
-    match root_key::load(BackgroundWorker::sigterm_received) {
-        Outcome::Stopped => Fetched::Stopped,
-        Outcome::Keys(keys) => match keyring::open(&keys, asked) {
-            Ok(true) => {
-                Fetched::Open(keys.first().map(|key| key.fingerprint()).unwrap_or_default())
-            }
-            _ => Fetched::Forbidden,
+    match root_key::load(|| interruption(task.asked)) {
+        Outcome::Interrupted(Interruption::Stop) => Fetched::Stopped,
+        Outcome::Interrupted(Interruption::Restart) => Fetched::Superseded,
+        Outcome::Keys(keys) => match keyring::open(&keys, task.asked) {
+            Ok(true) => Fetched::Open(keys.first().map(|key| key.fingerprint()).unwrap_or_default()),
+            _ => Fetched::Superseded,
         },
         Outcome::Failed(failure) => {
-            let _ = keyring::fail(&failure.cause, &failure.remedy, asked);
+            let _ = keyring::fail(&failure.cause, &failure.remedy, task.asked);
             Fetched::Failed(failure)
         }
     }
