@@ -38,9 +38,8 @@ pub fn run(
             Ok(())
         });
     }
-    let child = shell
-        .spawn()
-        .map_err(|error| failed(&format!("cannot be started: {}", error.kind())))?;
+    let child =
+        shell.spawn().map_err(|error| failed(&format!("cannot be started: {}", error.kind())))?;
     let mut group = Group { leader: child, reaped: false };
     let output = group.leader.stdout.take().ok_or_else(|| failed("has no output"))?;
     let content = read(output, deadline, interrupt)?;

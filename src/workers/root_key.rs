@@ -122,7 +122,9 @@ fn fetch() -> Fetched {
         Outcome::Interrupted(Interruption::Stop) => Fetched::Stopped,
         Outcome::Interrupted(Interruption::Restart) => Fetched::Superseded,
         Outcome::Keys(keys) => match keyring::open(&keys, task.asked) {
-            Ok(true) => Fetched::Open(keys.first().map(|key| key.fingerprint()).unwrap_or_default()),
+            Ok(true) => {
+                Fetched::Open(keys.first().map(|key| key.fingerprint()).unwrap_or_default())
+            }
             _ => Fetched::Superseded,
         },
         Outcome::Failed(failure) => {
