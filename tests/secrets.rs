@@ -980,7 +980,7 @@ fn prepared_statements_serve_again_and_again() {
 fn a_kept_statement_follows_the_role() {
     let mut p = Project::new();
     put(&mut p.user, p.id, "A", "v");
-    let mut client = p.db.connect("authenticator");
+    let mut client = p.db.service();
     let get = client.prepare("SELECT meshhook_secrets.secret_get($1, 'A')").unwrap();
     let mut as_who = |role: &str, claims: Value| {
         let sql =

@@ -985,6 +985,11 @@ impl<'c> Scene<'c> {
                  AS $$ SELECT '{id}'::uuid $$"
             ));
         }
+        let second = root_key::parse(KEY_B.as_bytes()).unwrap()[0].fingerprint();
+        scene.call(&format!(
+            "CREATE FUNCTION saved.second_root_key() RETURNS text IMMUTABLE LANGUAGE sql
+             AS $$ SELECT '{second}' $$"
+        ));
         scene.call("SET session_replication_role = replica");
         scene.save();
         scene

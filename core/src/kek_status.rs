@@ -59,8 +59,9 @@ impl KekStatus {
 
     /// Whether a KEK may go from this status to `next`.
     ///
-    /// A disabled KEK comes back as what its wraps make of it: `active` if none replaced it,
-    /// `retiring` if data keys still hang on it, `retired` if none do. Only a KEK that nothing
+    /// A disabled KEK comes back as what its wraps make of it: `retiring` if data keys still hang on
+    /// it, `retired` if none do; never `active`, or one that was compromised could wrap again by this
+    /// way round. Only a KEK that nothing
     /// needs (`pending`, `retired`, `disabled`, `compromised`; the caller proves that it is
     /// unused) can be scheduled for destruction, and a cancelled schedule leaves it `disabled`.
     pub fn may_become(self, next: KekStatus) -> bool {
@@ -69,9 +70,7 @@ impl KekStatus {
             Active => matches!(next, Retiring | Disabled | Compromised),
             Retiring => matches!(next, Retired | Disabled | Compromised),
             Retired => matches!(next, Disabled | Compromised | DestroyScheduled),
-            Disabled => {
-                matches!(next, Active | Retiring | Retired | Compromised | DestroyScheduled)
-            }
+            Disabled => matches!(next, Retiring | Retired | Compromised | DestroyScheduled),
             Compromised => matches!(next, Disabled | DestroyScheduled),
             DestroyScheduled => matches!(next, Disabled | Destroyed),
             Destroyed => false,

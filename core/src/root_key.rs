@@ -16,6 +16,8 @@ use zeroize::Zeroizing;
 /// A [`RootKeyError`] that names the line, never its content.
 pub fn parse(content: &[u8]) -> Result<Vec<RootKey>, Error> {
     let text = std::str::from_utf8(content).map_err(|_| RootKeyError::NotText)?;
+    // Some editors begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut keys: Vec<RootKey> = Vec::with_capacity(ROOT_KEYS_MAX);
     for (index, line) in text.lines().enumerate() {
         let line_number = index + 1;

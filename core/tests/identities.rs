@@ -179,7 +179,6 @@ proptest! {
     }
 
     /// A decoder that gives every field back is the proof that no two identities encode alike.
-
     #[test]
     fn encodings_are_injective(
         (project, secret, name, version, dek_version, time) in value_fields(),

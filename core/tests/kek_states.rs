@@ -16,7 +16,7 @@ const TRANSITIONS: [(KekStatus, &str); 8] = [
     (Active,          ". . x . x x . ."),
     (Retiring,        ". . . x x x . ."),
     (Retired,         ". . . . x x x ."),
-    (Disabled,        ". x x x . x x ."),
+    (Disabled,        ". . x x . x x ."),
     (Compromised,     ". . . . x . x ."),
     (DestroyScheduled,". . . . x . . x"),
     (Destroyed,       ". . . . . . . ."),

@@ -30,7 +30,8 @@ BEGIN
   SELECT c.relowner, c.relkind INTO table_owner, kind FROM pg_class c WHERE c.oid = projects;
   IF kind NOT IN ('r', 'p') THEN
     RAISE EXCEPTION 'invalid argument' USING ERRCODE = '22023',
-      DETAIL = 'projects must be a table: its rows are locked, and its deletions are noticed by a trigger.';
+      DETAIL = 'projects must be a table: its rows are locked, and its deletions are noticed by a trigger.',
+      HINT = 'Name the table that the view or foreign table shows.';
   END IF;
 
   SELECT a.atttypid INTO column_type FROM pg_attribute a
@@ -89,11 +90,15 @@ BEGIN
         WHERE t.tgfoid = 'meshhook_secrets.host_project_changed()'::regprocedure AND NOT t.tgisinternal AND t.tgparentid = 0 LOOP
       EXECUTE format('DROP TRIGGER IF EXISTS meshhook_secrets_deleted ON %s', bound);
       EXECUTE format('DROP TRIGGER IF EXISTS meshhook_secrets_truncated ON %s', bound);
+      EXECUTE format('DROP TRIGGER IF EXISTS meshhook_secrets_renaming ON %s', bound);
       EXECUTE format('DROP TRIGGER IF EXISTS meshhook_secrets_renamed ON %s', bound);
     END LOOP;
   END;
   EXECUTE format('CREATE TRIGGER meshhook_secrets_deleted AFTER DELETE ON %s FOR EACH ROW EXECUTE FUNCTION meshhook_secrets.host_project_changed(%L)', projects, id_column);
-  EXECUTE format('CREATE TRIGGER meshhook_secrets_renamed AFTER UPDATE OF %I ON %s FOR EACH ROW EXECUTE FUNCTION meshhook_secrets.host_project_changed(%L)', id_column, projects, id_column);
+  -- Before: a row that moves to another partition is no UPDATE afterwards. After: a trigger of the
+  -- host may change the id of its own accord.
+  EXECUTE format('CREATE TRIGGER meshhook_secrets_renaming BEFORE UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION meshhook_secrets.host_project_changed(%L)', projects, id_column);
+  EXECUTE format('CREATE TRIGGER meshhook_secrets_renamed AFTER UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION meshhook_secrets.host_project_changed(%L)', projects, id_column);
   EXECUTE format('CREATE TRIGGER meshhook_secrets_truncated AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION meshhook_secrets.host_project_changed(%L)', projects, id_column);
 END
 $function$;

@@ -28,6 +28,24 @@ pub fn function_without_arguments(schema: &str, name: &str) -> Option<Oid> {
     }
 }
 
+/// Whether a table has an enabled trigger that calls `function`.
+pub fn has_trigger(table: Oid, function: Oid) -> bool {
+    // SAFETY: the relation is open while its triggers are read, and stays locked against changes of
+    // them until the transaction ends.
+    unsafe {
+        let relation = pg_sys::relation_open(table, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        let triggers = (*relation).trigdesc;
+        let found = !triggers.is_null()
+            && (0..(*triggers).numtriggers as usize).any(|index| {
+                let trigger = &*(*triggers).triggers.add(index);
+                trigger.tgfoid == function
+                    && trigger.tgenabled as u8 != pg_sys::TRIGGER_DISABLED as u8
+            });
+        pg_sys::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+        found
+    }
+}
+
 /// Whether a column is of type uuid.
 pub fn column_is_uuid(relation: Oid, column: &str) -> bool {
     let Ok(column) = CString::new(column) else {

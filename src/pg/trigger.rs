@@ -47,7 +47,14 @@ impl Trigger {
 
     /// The value that lets the statement go on: no row is changed by our triggers.
     pub fn unchanged(&self) -> pg_sys::Datum {
-        pg_sys::Datum::null()
+        // SAFETY: valid for the duration of the call.
+        unsafe {
+            if (*self.0).tg_event & pg_sys::TRIGGER_EVENT_ROW == 0 {
+                return pg_sys::Datum::null();
+            }
+            let new = (*self.0).tg_newtuple;
+            pg_sys::Datum::from(if new.is_null() { (*self.0).tg_trigtuple } else { new })
+        }
     }
 
     /// The uuid in the column that the trigger's first argument names, before the change.

@@ -5,7 +5,7 @@
 
 use crate::{
     error::{Error, Result},
-    pg::{server, user},
+    pg::{server, spi::May, user},
     store::{Uuid, binding, guard},
 };
 use serde_json::Value;
@@ -31,7 +31,7 @@ pub fn member_projects() -> Result<Vec<pgrx::Uuid>> {
 pub fn require_member(project: &Uuid) -> Result<()> {
     let member = if user::bypasses_rls() {
         match binding::current()? {
-            Some(binding) => binding.exists(project)?,
+            Some(binding) => binding.exists(project, May::Read)?,
             None => true,
         }
     } else {

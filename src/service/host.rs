@@ -2,14 +2,18 @@
 
 use crate::{
     error::{Error, Result},
-    pg::scan::Sees,
+    pg::{scan::Sees, spi::May},
     store::{Uuid, binding, data_keys},
 };
 use std::collections::HashSet;
 
-/// A project was deleted: its secrets and data keys go.
+/// A project was deleted: its secrets and data keys go. A row that merely moved to another partition
+/// is deleted there and inserted here, and still exists.
 pub fn project_deleted(project: &Uuid) -> Result<()> {
-    data_keys::shred(project)
+    match binding::current()? {
+        Some(binding) if binding.exists(project, May::Write)? => Ok(()),
+        _ => data_keys::shred(project),
+    }
 }
 
 /// The id of a project was changed: refused if it has data keys, which are bound to the id.

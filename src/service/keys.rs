@@ -25,11 +25,10 @@ pub struct VersionedDek {
 }
 
 /// The data key of this version, to open what it sealed. PT503 if its project is sealed.
-pub fn dek_to_open(project: &Uuid, dek_version: i32, sees: Sees) -> Result<Dek> {
+pub fn dek_to_open(project: &Uuid, dek_version: i32) -> Result<Dek> {
     // Sealed secrets are sealed, whatever the tables hold.
     keyring::require_open()?;
-    let stored = data_keys::find(project, dek_version, sees)?.ok_or_else(Error::corrupted)?;
-    unwrap_dek(project, &stored, sees)
+    unwrap_dek(project, &visible(|sees| data_keys::find(project, dek_version, sees))?)
 }
 
 /// The project's active data key, to seal with; made if the project has none.
@@ -69,7 +68,7 @@ pub fn set_project_sealed(project: &Uuid, sealed: bool) -> Result<()> {
             (false, false) => DekStatus::Retiring,
         };
         let mut identity = identity(project, key)?;
-        let kek = kek_to_unwrap(key.kek_id, Sees::Latest)?;
+        let kek = kek_to_unwrap(key.kek_id)?;
         let dek = kek.unwrap(&key.encrypted, &identity)?;
         identity.status = status;
         let wrapped = kek.wrap(&dek, &identity)?;
@@ -83,16 +82,31 @@ fn active_dek(project: &Uuid) -> Result<Option<VersionedDek>> {
     let Some(newest) = stored.iter().max_by_key(|key| key.dek_version) else {
         return Ok(None);
     };
-    let dek = unwrap_dek(project, newest, Sees::Latest)?;
+    let dek = unwrap_dek(project, newest)?;
     if newest.status != DekStatus::Active.as_str() {
         return Err(Error::corrupted());
     }
     Ok(Some(VersionedDek { dek_version: newest.dek_version, dek }))
 }
 
-fn unwrap_dek(project: &Uuid, stored: &StoredDek, sees: Sees) -> Result<Dek> {
+/// A row of a key that something refers to. Keys are wrapped anew at any time, and a transaction with
+/// a fixed snapshot writes with keys that are younger than it: so the latest state counts there. The
+/// other state is asked last: a key that is in neither is a sign of tampering.
+fn visible<T>(find: impl Fn(Sees) -> Result<Option<T>>) -> Result<T> {
+    let (first, second) = if server::snapshot_is_fixed() {
+        (Sees::Latest, Sees::Statement)
+    } else {
+        (Sees::Statement, Sees::Latest)
+    };
+    match find(first)? {
+        Some(row) => Ok(row),
+        None => find(second)?.ok_or_else(Error::corrupted),
+    }
+}
+
+fn unwrap_dek(project: &Uuid, stored: &StoredDek) -> Result<Dek> {
     let identity = identity(project, stored)?;
-    let dek = kek_to_unwrap(stored.kek_id, sees)?.unwrap(&stored.encrypted, &identity)?;
+    let dek = kek_to_unwrap(stored.kek_id)?.unwrap(&stored.encrypted, &identity)?;
     // Looked at only now that it is authenticated.
     if identity.status == DekStatus::Disabled {
         return Err(Error::sealed(
@@ -113,8 +127,8 @@ fn identity(project: &Uuid, stored: &StoredDek) -> Result<DekIdentity> {
 }
 
 /// The KEK with this id, to unwrap a data key.
-fn kek_to_unwrap(kek_id: i32, sees: Sees) -> Result<Kek> {
-    let stored = keks::find(kek_id, sees)?.ok_or_else(Error::corrupted)?;
+fn kek_to_unwrap(kek_id: i32) -> Result<Kek> {
+    let stored = visible(|sees| keks::find(kek_id, sees))?;
     let (status, kek) = unwrap_kek(&stored)?;
     if !status.may_unwrap() {
         return Err(Error::sealed(

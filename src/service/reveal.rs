@@ -36,7 +36,7 @@ pub fn one(project: &Uuid, name: &str, version: Option<i32>) -> Result<Value> {
         return Err(Error::no_such_secret());
     };
     access::require_reveal(project)?;
-    let dek = keys::dek_to_open(project, secret.dek_version, Sees::Statement)?;
+    let dek = keys::dek_to_open(project, secret.dek_version)?;
     open(&secret, &dek, version, Sees::Statement)
 }
 
@@ -59,7 +59,11 @@ pub fn many(project: &Uuid, names: Option<(Vec<String>, Datum)>) -> Result<Vec<I
     match names {
         None => {
             for secret in &found {
-                items.push(item(secret, &mut deks)?);
+                let item = item(secret, &mut deks)?;
+                // Left out only once its deletion is authenticated.
+                if item.outcome != Err("deleted") {
+                    items.push(item);
+                }
             }
         }
         Some((names, _)) => {
@@ -93,7 +97,7 @@ pub fn open(secret: &Secret, dek: &Dek, version: Option<i32>, sees: Sees) -> Res
     }
     let stored = versions::find(&secret.project_id, &secret.id, version, sees)?
         .ok_or_else(Error::corrupted)?;
-    let value = open_version(secret, dek, &stored, sees)?;
+    let value = open_version(secret, dek, &stored)?;
     if stored.expires_at.is_some_and(|at| at <= server::now()) {
         return Err(Error::expired());
     }
@@ -102,12 +106,7 @@ pub fn open(secret: &Secret, dek: &Dek, version: Option<i32>, sees: Sees) -> Res
 
 /// Opens a stored version, expired or not. `dek` is the one of the metadata, most likely also the
 /// one of the value.
-pub fn open_version(
-    secret: &Secret,
-    dek: &Dek,
-    stored: &StoredVersion,
-    sees: Sees,
-) -> Result<Value> {
+fn open_version(secret: &Secret, dek: &Dek, stored: &StoredVersion) -> Result<Value> {
     let identity = ValueIdentity {
         project_id: secret.project_id,
         secret_id: secret.id,
@@ -119,7 +118,7 @@ pub fn open_version(
     if stored.dek_version == secret.dek_version {
         return Ok(dek.open(&stored.value, &identity)?);
     }
-    let dek = keys::dek_to_open(&secret.project_id, stored.dek_version, sees)?;
+    let dek = keys::dek_to_open(&secret.project_id, stored.dek_version)?;
     Ok(dek.open(&stored.value, &identity)?)
 }
 
@@ -134,7 +133,7 @@ impl Deks<'_> {
         let position = match self.kept.iter().position(|(version, _)| *version == dek_version) {
             Some(position) => position,
             None => {
-                let dek = keys::dek_to_open(self.project, dek_version, Sees::Statement)?;
+                let dek = keys::dek_to_open(self.project, dek_version)?;
                 self.kept.push((dek_version, dek));
                 self.kept.len() - 1
             }

@@ -77,7 +77,7 @@ pub fn rollback(project: &Uuid, name: &str, version: i32, cas: Option<i32>) -> R
         access::require_member(project)?;
         return Err(Error::no_such_secret());
     };
-    let dek = keys::dek_to_open(project, secret.dek_version, Sees::Latest)?;
+    let dek = keys::dek_to_open(project, secret.dek_version)?;
     let old = reveal::open(&secret, &dek, Some(version), Sees::Latest)?;
     let options = Options {
         cas: cas.or(Some(secret.current_version)),
@@ -182,7 +182,7 @@ fn check(secret: &Secret, key: &VersionedDek) -> Result<()> {
 
 /// The data key that made the mac of a secret that was found; XX001 if the secret was tampered with.
 pub fn verified(secret: &Secret) -> Result<Dek> {
-    let dek = keys::dek_to_open(&secret.project_id, secret.dek_version, Sees::Latest)?;
+    let dek = keys::dek_to_open(&secret.project_id, secret.dek_version)?;
     dek.verify(&secret.identity(), &secret.mac)?;
     Ok(dek)
 }
@@ -198,7 +198,7 @@ pub fn reseal(secret: &Secret, expires_at: Option<Timestamp>) -> Result<()> {
     let (project, id) = (secret.project_id, secret.id);
     let stored = versions::find(&project, &id, secret.current_version, Sees::Latest)?
         .ok_or_else(Error::corrupted)?;
-    let dek = keys::dek_to_open(&project, stored.dek_version, Sees::Latest)?;
+    let dek = keys::dek_to_open(&project, stored.dek_version)?;
     let mut identity = ValueIdentity {
         project_id: project,
         secret_id: id,

@@ -118,16 +118,16 @@ impl Binding {
         })
     }
 
-    /// Whether the host has this project.
-    pub fn exists(&self, project: &Uuid) -> Result<bool> {
+    /// Whether the host has this project. `May::Write` sees what this very statement has changed.
+    pub fn exists(&self, project: &Uuid, may: May) -> Result<bool> {
         let _owner = self.as_table_owner()?;
-        self.exists.run(May::Read, &[uuid(project)], |found| Ok(found.len() == 1))
+        self.exists.run(may, &[uuid(project)], |found| Ok(found.len() > 0))
     }
 
     /// Whether the host has this project; if so, it cannot be deleted until the transaction ends.
     pub fn exists_and_stays(&self, project: &Uuid) -> Result<bool> {
         let _owner = self.as_table_owner()?;
-        self.lock.run(May::Write, &[uuid(project)], |found| Ok(found.len() == 1))
+        self.lock.run(May::Write, &[uuid(project)], |found| Ok(found.len() > 0))
     }
 
     /// All projects of the host.
@@ -197,8 +197,16 @@ impl Binding {
 }
 
 impl Stored {
+    /// The projects table, as long as it carries our trigger. Only a superuser can put that there (and
+    /// pg_restore does), so a table that somebody else made under the same name locks out.
     fn table_oid(&self) -> Result<Oid> {
-        catalog::relation(&self.schema, &self.table).ok_or_else(Error::not_permitted)
+        let table = catalog::relation(&self.schema, &self.table);
+        let trigger =
+            catalog::function_without_arguments("meshhook_secrets", "host_project_changed");
+        match (table, trigger) {
+            (Some(table), Some(trigger)) if catalog::has_trigger(table, trigger) => Ok(table),
+            _ => Err(Error::not_permitted()),
+        }
     }
 }
 

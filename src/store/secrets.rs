@@ -71,14 +71,14 @@ pub fn find_for_update(project: &Uuid, name: &str) -> Result<Option<Secret>> {
     FIND.run(May::Write, &parameters, |found| first(project, found))
 }
 
-/// The secrets of these names, or all that are not deleted.
+/// The secrets of these names, or all of the project.
 pub fn find_many(project: &Uuid, names: Option<Datum>) -> Result<Vec<Secret>> {
     static NAMED: Statement = Statement::new(
         c"SELECT id, name, current_version, oldest_version, dek_version, expires_at, deleted_at, purge_after, mac FROM meshhook_secrets.project_secrets WHERE project_id OPERATOR(pg_catalog.=) $1 AND name OPERATOR(pg_catalog.=) ANY ($2)",
         &[UUIDOID, pgrx::pg_sys::TEXTARRAYOID],
     );
     static ALL: Statement = Statement::new(
-        c"SELECT id, name, current_version, oldest_version, dek_version, expires_at, deleted_at, purge_after, mac FROM meshhook_secrets.project_secrets WHERE project_id OPERATOR(pg_catalog.=) $1 AND deleted_at IS NULL ORDER BY name USING OPERATOR(pg_catalog.<)",
+        c"SELECT id, name, current_version, oldest_version, dek_version, expires_at, deleted_at, purge_after, mac FROM meshhook_secrets.project_secrets WHERE project_id OPERATOR(pg_catalog.=) $1 ORDER BY name USING OPERATOR(pg_catalog.<)",
         &[UUIDOID],
     );
     let read = |found: &Found| (0..found.len()).map(|row| secret(project, found, row)).collect();
