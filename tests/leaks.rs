@@ -67,7 +67,9 @@ fn no_file_holds_a_value_whatever_is_done_with_it() {
     user.batch_execute("BEGIN").unwrap();
     user.query(PUT, &[&project, &"PREPARED", &long]).unwrap();
     user.batch_execute("PREPARE TRANSACTION 'leaks'").unwrap();
-    superuser.batch_execute("CHECKPOINT; ROLLBACK PREPARED 'leaks'").unwrap();
+    for statement in ["CHECKPOINT", "ROLLBACK PREPARED 'leaks'"] {
+        superuser.batch_execute(statement).unwrap();
+    }
     expect_error(user.query(GET, &[&project, &"NEVER"]), "PT404");
     expect_error(user.query(GET, &[&project, &"PREPARED"]), "PT404");
 
@@ -84,7 +86,9 @@ fn no_file_holds_a_value_whatever_is_done_with_it() {
     user.query(PUT, &[&project, &name, &long]).unwrap();
     superuser.batch_execute("VACUUM").unwrap();
     scene.db.delete_project(project);
-    superuser.batch_execute("VACUUM FULL; SELECT pg_switch_wal(); CHECKPOINT").unwrap();
+    for statement in ["VACUUM FULL", "SELECT pg_switch_wal()", "CHECKPOINT"] {
+        superuser.batch_execute(statement).unwrap();
+    }
 
     for value in [text.as_bytes(), &bytes] {
         assert_eq!(traces(value), Vec::<PathBuf>::new());
@@ -420,7 +424,8 @@ fn no_index_or_generated_column_can_be_made_of_revealed_values() {
     };
     for value in values {
         for sql in uses(value) {
-            expect_error(superuser.batch_execute(&sql), "42P17").message("IMMUTABLE");
+            let error = expect_error(superuser.batch_execute(&sql), "42P17");
+            assert!(error.message.to_lowercase().contains("immutable"), "{sql}: {error:?}");
         }
     }
     // With a function that is immutable they all work.

@@ -6,7 +6,7 @@ use crate::{
     store::{Timestamp, Uuid},
 };
 use pgrx::{
-    datum::TimestampWithTimeZone,
+    datum::{Interval, TimestampWithTimeZone},
     direct_function_call,
     pg_sys::{self, Datum},
 };
@@ -32,11 +32,22 @@ pub fn time(call: &Call, index: usize) -> Option<Timestamp> {
     time.filter(|time| *time != i64::MAX)
 }
 
-/// An interval from now, as a point in time; 22023 if it is negative.
+/// An interval from now, as a point in time; 22023 if it is negative or longer than 1000 years.
 pub fn from_now(call: &Call, index: usize, name: &str) -> Result<Option<Timestamp>> {
-    let Some(interval) = call.raw(index) else {
+    let (Some(interval), Some(given)) = (call.raw(index), call.optional::<Interval>(index)) else {
         return Ok(None);
     };
+    let invalid = |what| {
+        Err(Error::invalid(format!("{name} is {what}."))
+            .hint("Give an interval between zero and 1000 years, such as '1 hour'."))
+    };
+    const YEARS: i64 = 1000;
+    if i64::from(given.months()) > YEARS * 12
+        || i64::from(given.days()) > YEARS * 366
+        || given.micros() > YEARS * 366 * 86_400_000_000
+    {
+        return invalid("longer than 1000 years");
+    }
     let now = crate::pg::server::now();
     // SAFETY: the function's own arguments: a timestamptz and an interval.
     let until = unsafe {
@@ -47,8 +58,7 @@ pub fn from_now(call: &Call, index: usize, name: &str) -> Result<Option<Timestam
     };
     match until.map(i64::from) {
         Some(until) if until >= now => Ok(Some(until)),
-        _ => Err(Error::invalid(format!("{name} is negative."))
-            .hint("Give an interval of zero or more, such as '1 hour'.")),
+        _ => invalid("negative"),
     }
 }
 

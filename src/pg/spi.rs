@@ -25,6 +25,18 @@ unsafe extern "C-unwind" {
         read_only: bool,
         count: c_long,
     ) -> c_int;
+    fn SPI_execute_snapshot(
+        plan: pg_sys::SPIPlanPtr,
+        values: *mut pg_sys::Datum,
+        nulls: *const c_char,
+        snapshot: pg_sys::Snapshot,
+        crosscheck: pg_sys::Snapshot,
+        read_only: bool,
+        fire_triggers: bool,
+        count: c_long,
+    ) -> c_int;
+    fn GetLatestSnapshot() -> pg_sys::Snapshot;
+    fn GetTransactionSnapshot() -> pg_sys::Snapshot;
 }
 
 /// What a statement may do.
@@ -34,6 +46,10 @@ pub enum May {
     Read,
     /// Write, with a snapshot of its own.
     Write,
+    /// Write to the latest state, even if the transaction has a fixed snapshot: a row that such a
+    /// transaction cannot see raises 40001 instead of being left over (as PostgreSQL's own
+    /// referential integrity does it).
+    WriteLatest,
 }
 
 /// A statement of ours and the types of its parameters.
@@ -147,11 +163,16 @@ fn run<T>(
             })?;
             kept.store(plan, Ordering::Relaxed);
         }
-        let read_only = may == May::Read;
+        let fixed = may == May::WriteLatest && super::server::snapshot_is_fixed();
         let (values, nulls) = (values.as_mut_ptr(), nulls.as_ptr());
         catch(|| {
             SPI_connect();
-            let code = SPI_execute_plan(plan, values, nulls, read_only, 0);
+            let code = if fixed {
+                let (latest, own) = (GetLatestSnapshot(), GetTransactionSnapshot());
+                SPI_execute_snapshot(plan, values, nulls, latest, own, false, true, 0)
+            } else {
+                SPI_execute_plan(plan, values, nulls, may == May::Read, 0)
+            };
             let count = pg_sys::SPI_processed as usize;
             Found { code, table: pg_sys::SPI_tuptable, count }
         })?
@@ -200,6 +221,15 @@ impl Found {
     pub fn get<T: FromDatum>(&self, row: usize, column: i32) -> Option<T> {
         // SAFETY: the statement gives the column the type that `T` reads.
         self.raw(row, column).and_then(|datum| unsafe { T::from_datum(datum, false) })
+    }
+
+    /// The type of a column.
+    pub fn type_of(&self, column: i32) -> pg_sys::Oid {
+        if self.table.is_null() {
+            return pg_sys::Oid::INVALID;
+        }
+        // SAFETY: a non-null table has a descriptor; SPI_gettypeid checks the column.
+        unsafe { pg_sys::SPI_gettypeid((*self.table).tupdesc, column) }
     }
 
     /// The number of columns.

@@ -8,13 +8,13 @@ use crate::{
     pg::{
         catalog,
         scan::{self, Key, Sees},
-        spi::{MadeStatement, May, parameter, uuid},
+        spi::{Found, MadeStatement, May, parameter, uuid},
         user::{self, Acting},
     },
 };
 use pgrx::{
     JsonB,
-    pg_sys::{Oid, TEXTOID, UUIDOID},
+    pg_sys::{Oid, TEXTOID, UUIDARRAYOID, UUIDOID},
 };
 use serde::Deserialize;
 use std::{cell::RefCell, ops::ControlFlow, rc::Rc};
@@ -134,6 +134,9 @@ impl Binding {
     pub fn remaining(&self) -> Result<Vec<Uuid>> {
         let _owner = self.as_table_owner()?;
         self.remaining.run(May::Read, &[], |found| {
+            if found.type_of(1) != UUIDOID {
+                return Err(Error::not_permitted());
+            }
             let ids = (0..found.len()).filter_map(|row| found.get::<pgrx::Uuid>(row, 1));
             Ok(ids.map(|id| *id.as_bytes()).collect())
         })
@@ -210,7 +213,12 @@ impl Stored {
     }
 }
 
-fn ids(found: &crate::pg::spi::Found) -> Result<Vec<pgrx::Uuid>> {
+/// The one array that a host's function was aggregated to. The function may have been replaced by one
+/// of another type since it was attached.
+fn ids(found: &Found) -> Result<Vec<pgrx::Uuid>> {
+    if found.type_of(1) != UUIDARRAYOID {
+        return Err(Error::not_permitted());
+    }
     Ok(found
         .get::<Vec<Option<pgrx::Uuid>>>(0, 1)
         .unwrap_or_default()

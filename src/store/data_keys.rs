@@ -5,7 +5,7 @@ use crate::{
     error::Result,
     pg::{
         scan::{self, Key, Row, Sees},
-        spi::{Statement, parameter, uuid},
+        spi::{May, Statement, parameter, uuid},
         user::Acting,
     },
 };
@@ -82,10 +82,9 @@ pub fn shred(project: &Uuid) -> Result<()> {
     );
     let _owner = Acting::as_owner()?;
     change(|| {
-        SECRETS.execute(&[uuid(project)])?;
-        KEYS.execute(&[uuid(project)])
-    })?;
-    Ok(())
+        SECRETS.run(May::WriteLatest, &[uuid(project)], |_| Ok(()))?;
+        KEYS.run(May::WriteLatest, &[uuid(project)], |_| Ok(()))
+    })
 }
 
 /// The projects that have data keys.
