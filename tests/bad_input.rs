@@ -335,11 +335,8 @@ fn extremes_of_time_are_taken_or_refused_cleanly() {
         for call in [
             "secret_put($1, 'KEY', 'v', expires_at => $2::text::timestamptz)",
             "secret_expire($1, 'KEY', $2::text::timestamptz)",
-            "secret_put($1, 'KEY', 'v')",
         ] {
-            if call.contains("$2") {
-                clean(&mut p, call, time);
-            }
+            clean(&mut p, call, time);
         }
     }
     for interval in ["178000000 years", "-178000000 years", "292000 years", "2147483647 days", "0"]

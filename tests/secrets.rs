@@ -1061,6 +1061,65 @@ fn sql_may_join_and_cross_apply_the_functions() {
 }
 
 #[test]
+fn arguments_may_come_from_tables() {
+    let mut p = Project::new();
+    // Short, compressed, and stored out of line.
+    p.db.superuser()
+        .batch_execute(
+            "CREATE TABLE public.source (name text, value text, bytes bytea, description text, metadata jsonb, names text[]);
+             ALTER TABLE public.source ALTER COLUMN value SET STORAGE EXTERNAL, ALTER COLUMN bytes SET STORAGE EXTERNAL;
+             INSERT INTO public.source SELECT name, value, value::bytea, value, jsonb_build_object('value', value),
+                 ARRAY(SELECT 'N' || i FROM generate_series(1, 900) i) || ARRAY['SHORT', 'LONG', 'DENSE']
+               FROM (VALUES ('SHORT', 's'), ('LONG', repeat('long', 10000)),
+                 ('DENSE', (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1500) i))) v(name, value)",
+        )
+        .unwrap();
+    let sql = "SELECT (meshhook_secrets.secret_put($1, s.name, s.value, description => s.description,
+            metadata => s.metadata)).version,
+        (meshhook_secrets.secret_put_bytes($1, s.name || '_BYTES', s.bytes)).version FROM public.source s";
+    assert_eq!(p.user.query(sql, &[&p.id]).unwrap().len(), 3);
+    let sql = "SELECT count(*) FROM public.source s, meshhook_secrets.secret_describe($1, s.name) d
+        WHERE meshhook_secrets.secret_get($1, s.name) = s.value
+          AND meshhook_secrets.secret_get_bytes($1, s.name || '_BYTES') = s.bytes
+          AND d.description = s.description AND d.metadata = s.metadata";
+    assert_eq!(p.user.query_one(sql, &[&p.id]).unwrap().get::<_, i64>(0), 3);
+    let sql =
+        "SELECT count(*) FROM public.source s, meshhook_secrets.secret_get_many($1, s.names) m
+        JOIN public.source t ON t.name = m.name AND t.value = m.value";
+    assert_eq!(p.user.query_one(sql, &[&p.id]).unwrap().get::<_, i64>(0), 9);
+}
+
+#[test]
+fn a_project_and_its_first_secret_may_be_made_in_one_transaction() {
+    for level in [IsolationLevel::ReadCommitted, IsolationLevel::RepeatableRead] {
+        let mut p = Project::new();
+        let mut transaction = p.user.build_transaction().isolation_level(level).start().unwrap();
+        let sql = "INSERT INTO public.projects (name) VALUES ('new') RETURNING id";
+        let project: Uuid = transaction.query_one(sql, &[]).unwrap().get(0);
+        let sql = "SELECT meshhook_secrets.secret_put($1, 'KEY', 'v')";
+        transaction.query_one(sql, &[&project]).unwrap();
+        let sql = "SELECT meshhook_secrets.secret_get($1, 'KEY')";
+        let value: String = transaction.query_one(sql, &[&project]).unwrap().get(0);
+        assert_eq!(value, "v");
+        transaction.commit().unwrap();
+        assert_eq!(get(&mut p.user, project, "KEY"), "v");
+    }
+}
+
+#[test]
+fn values_travel_in_the_encoding_of_the_client() {
+    let mut p = Project::new();
+    p.user.batch_execute("SET client_encoding = 'LATIN1'").unwrap_err();
+    let id = p.id;
+    let mut psql = p.db.cluster().command("psql");
+    psql.env("PGCLIENTENCODING", "LATIN1").args(["-XAtq", "-d", p.db.name(), "-c"]);
+    // The bytes c3 a9 are two characters there.
+    psql.arg(format!("SELECT version FROM meshhook_secrets.secret_put('{id}', 'A', 'é')"));
+    assert_eq!(run(&mut psql), "1\n");
+    assert_eq!(get(&mut p.db.service(), id, "A"), "Ã©");
+}
+
+#[test]
 fn postgrest_calls_by_name_with_a_json_body() {
     let p = Project::new();
     let post = |function: &str, arguments: &[(&str, &str)], scalar: bool, body: Value| {

@@ -41,7 +41,7 @@ pub fn unseal(project: Option<&Uuid>) -> Result<()> {
         if server::now() - started > patience {
             return Err(Error::sealed(
                 "The root key worker does not answer.",
-                "Look at the server log; the worker is shown in pg_stat_activity as \"meshhook_secrets root key\".",
+                "Look at the server log, and whether the server has a process titled \"meshhook_secrets root key\".",
             ));
         }
         server::pause(10);
