@@ -21,7 +21,7 @@ pub fn init() {
     GucRegistry::define_string_guc(
         c"meshhook_secrets.root_key_file",
         c"File that holds the root key.",
-        c"One key a line, 64 hexadecimal digits or base64 of 32 bytes; the first is current, further ones are still accepted. Owned by the server's user or root, and not readable by group or others.",
+        c"One key a line, 64 hexadecimal digits or base64 of 32 bytes; the first is current, further ones are still accepted. Owned by the server's user, mode 0400 or 0600, or by root, mode 0440 or 0640.",
         &ROOT_KEY_FILE,
         GucContext::Sighup,
         hidden,

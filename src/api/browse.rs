@@ -74,7 +74,7 @@ fn due(call: Call) -> Answer {
 }
 
 fn pass_on(rows: &mut Rows, found: &Found) -> Result<()> {
-    (0..found.len()).try_for_each(|row| rows.push(&columns(found, row)))
+    (0..found.count()).try_for_each(|row| rows.push(&columns(found, row)))
 }
 
 fn columns(found: &Found, row: usize) -> Vec<Option<pgrx::pg_sys::Datum>> {

@@ -90,7 +90,7 @@ impl Statement {
 
     /// Runs the statement for its effect; the number of rows.
     pub fn execute(&'static self, parameters: &[Parameter]) -> Result<usize> {
-        self.run(May::Write, parameters, |found| Ok(found.len()))
+        self.run(May::Write, parameters, |found| Ok(found.count()))
     }
 }
 
@@ -199,7 +199,7 @@ pub struct Found {
 
 impl Found {
     /// How many rows were found or changed.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count
     }
 

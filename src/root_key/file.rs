@@ -44,18 +44,21 @@ fn check(file: &File) -> Result<(), Failure> {
     let metadata = file.metadata().map_err(|error| cannot("examined", &error))?;
     // SAFETY: always succeeds.
     let server = unsafe { libc::geteuid() };
+    // The rule that PostgreSQL has for its own TLS key: a file of root's may be readable by its group,
+    // since it could not be read by the server otherwise.
+    let forbidden = if metadata.uid() == 0 && server != 0 { 0o037 } else { 0o077 };
     let cause = if !metadata.is_file() {
         "The root key file is not a regular file."
     } else if metadata.uid() != server && metadata.uid() != 0 {
         "The root key file belongs to neither the server's user nor root."
-    } else if metadata.mode() & 0o077 != 0 {
+    } else if metadata.mode() & forbidden != 0 {
         "The root key file can be read or written by group or others."
     } else {
         return Ok(());
     };
     Err(Failure::new(
         cause,
-        "Make it a regular file of the server's user or root with mode 0400 or 0600, and reload the server.",
+        "Make it a regular file of the server's user with mode 0400 or 0600, or of root with mode 0440 or 0640, and reload the server.",
     ))
 }
 

@@ -48,7 +48,7 @@ pub fn describe<T>(
 ) -> Result<T> {
     let name = SecretName::parse(name)?;
     browse::describe(project, name.as_str(), may, |found| {
-        if found.len() == 0 {
+        if found.count() == 0 {
             access::require_member(project)?;
             return Err(Error::no_such_secret());
         }

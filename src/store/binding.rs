@@ -121,13 +121,13 @@ impl Binding {
     /// Whether the host has this project. `May::Write` sees what this very statement has changed.
     pub fn exists(&self, project: &Uuid, may: May) -> Result<bool> {
         let _owner = self.as_table_owner()?;
-        self.exists.run(may, &[uuid(project)], |found| Ok(found.len() > 0))
+        self.exists.run(may, &[uuid(project)], |found| Ok(found.count() > 0))
     }
 
     /// Whether the host has this project; if so, it cannot be deleted until the transaction ends.
     pub fn exists_and_stays(&self, project: &Uuid) -> Result<bool> {
         let _owner = self.as_table_owner()?;
-        self.lock.run(May::Write, &[uuid(project)], |found| Ok(found.len() > 0))
+        self.lock.run(May::Write, &[uuid(project)], |found| Ok(found.count() > 0))
     }
 
     /// All projects of the host.
@@ -137,7 +137,7 @@ impl Binding {
             if found.type_of(1) != UUIDOID {
                 return Err(Error::not_permitted());
             }
-            let ids = (0..found.len()).filter_map(|row| found.get::<pgrx::Uuid>(row, 1));
+            let ids = (0..found.count()).filter_map(|row| found.get::<pgrx::Uuid>(row, 1));
             Ok(ids.map(|id| *id.as_bytes()).collect())
         })
     }

@@ -81,7 +81,7 @@ pub fn find_many(project: &Uuid, names: Option<Datum>) -> Result<Vec<Secret>> {
         c"SELECT id, name, current_version, oldest_version, dek_version, expires_at, deleted_at, purge_after, mac FROM meshhook_secrets.project_secrets WHERE project_id OPERATOR(pg_catalog.=) $1 ORDER BY name USING OPERATOR(pg_catalog.<)",
         &[UUIDOID],
     );
-    let read = |found: &Found| (0..found.len()).map(|row| secret(project, found, row)).collect();
+    let read = |found: &Found| (0..found.count()).map(|row| secret(project, found, row)).collect();
     match names {
         Some(names) => NAMED.run(May::Read, &[uuid(project), Some(names)], read),
         None => ALL.run(May::Read, &[uuid(project)], read),
@@ -157,7 +157,7 @@ fn state(secret: &Secret) -> [Parameter; 7] {
 }
 
 fn first(project: &Uuid, found: &Found) -> Result<Option<Secret>> {
-    if found.len() == 0 { Ok(None) } else { secret(project, found, 0).map(Some) }
+    if found.count() == 0 { Ok(None) } else { secret(project, found, 0).map(Some) }
 }
 
 fn secret(project: &Uuid, found: &Found, row: usize) -> Result<Secret> {
