@@ -141,6 +141,13 @@ impl Error {
             .hint("Raise meshhook_secrets.max_value_size (at most 1 MiB), or keep large data elsewhere and store only its key here.")
     }
 
+    /// PT413: something beside the value is over its limit.
+    pub fn too_long(what: &'static str, limit: usize) -> Self {
+        Error::new("PT413", "argument is too large")
+            .detail(format!("{what} has more than {limit} bytes."))
+            .hint("It is listed with the secret: keep it short.")
+    }
+
     /// PT503: sealed, with the cause and the remedy.
     pub fn sealed(
         cause: impl Into<Cow<'static, str>>,

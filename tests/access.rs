@@ -878,12 +878,12 @@ fn a_member_function_that_is_gone_or_replaced_locks_out() {
 
     let mut replaced = |by: &str| {
         superuser
-            .batch_execute("DROP FUNCTION IF EXISTS public.user_project_ids() CASCADE")
+            .batch_execute("DROP ROUTINE IF EXISTS public.user_project_ids() CASCADE")
             .unwrap();
         superuser.batch_execute(by).unwrap();
         superuser
             .batch_execute(
-                "DO $$ BEGIN GRANT EXECUTE ON FUNCTION public.user_project_ids() TO PUBLIC;
+                "DO $$ BEGIN GRANT EXECUTE ON ROUTINE public.user_project_ids() TO PUBLIC;
                 EXCEPTION WHEN undefined_function THEN END $$",
             )
             .unwrap();

@@ -12,6 +12,12 @@ pub const VALUE_MAX: usize = 1024 * 1024;
 /// Bytes of a value by default (64 KiB).
 pub const VALUE_DEFAULT: usize = 64 * 1024;
 
+/// Bytes of a description: a line or two, shown in every list.
+pub const DESCRIPTION_MAX: usize = 1024;
+
+/// Bytes of the metadata of a secret (16 KiB), as PostgreSQL stores it.
+pub const METADATA_MAX: usize = 16 * 1024;
+
 /// Root keys accepted at once: the current one and previous ones that are being rotated away.
 pub const ROOT_KEYS_MAX: usize = 8;
 

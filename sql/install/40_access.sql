@@ -29,7 +29,7 @@ END
 $triggers$;
 
 -- Columns: a reader finds a secret and checks its mac, a writer sees and changes the rest.
--- ids, names and creation are written once.
+-- ids, names and creation are written once. No privilege on a whole table: it would allow LOCK TABLE.
 GRANT SELECT (project_id, id, name, current_version, oldest_version, dek_version, expires_at, deleted_at, purge_after, mac)
   ON meshhook_secrets.project_secrets TO meshhook_secrets_reader, meshhook_secrets_writer;
 GRANT SELECT (description, metadata, created_at, updated_at, created_by)
@@ -40,7 +40,6 @@ GRANT INSERT (project_id, id, name, description, metadata, current_version, olde
 GRANT UPDATE (description, metadata, current_version, oldest_version, dek_version, updated_at, expires_at,
               deleted_at, purge_after, mac)
   ON meshhook_secrets.project_secrets TO meshhook_secrets_writer;
-GRANT DELETE ON meshhook_secrets.project_secrets TO meshhook_secrets_writer;
 
 -- To PUBLIC, since a NOINHERIT role (Supabase's authenticated) is in no group for a policy; whoever
 -- lacks the column privileges above gets nothing either way. The subselect runs once per query.

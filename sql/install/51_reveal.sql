@@ -33,4 +33,4 @@ CREATE FUNCTION meshhook_secrets.secret_get_many(
 REVOKE ALL ON FUNCTION meshhook_secrets.secret_get_many(uuid, text[], text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION meshhook_secrets.secret_get_many(uuid, text[], text) TO meshhook_secrets_reader;
 COMMENT ON FUNCTION meshhook_secrets.secret_get_many(uuid, text[], text) IS
-  'The current values of the named secrets in one call, each name once; of all that are not deleted if names is NULL. At most 1000 names. status: ok, or why there is no value: not_found, expired, deleted, binary, corrupted. Errors: 42501 not a member, 22023 bad names, PT503 sealed.';
+  'The current values of the named secrets in one call, each name once; of all that are not deleted if names is NULL. At most 1000 names. status: ok, or why there is no value: not_found, expired, deleted, binary, corrupted, sealed. Errors: 42501 not a member, 22023 bad names, PT503 sealed.';

@@ -33,12 +33,17 @@ BEGIN
       DETAIL = 'projects must be a table: its rows are locked, and its deletions are noticed by a trigger.',
       HINT = 'Name the table that the view or foreign table shows.';
   END IF;
+  IF EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = projects OR (kind = 'r' AND i.inhparent = projects)) THEN
+    RAISE EXCEPTION 'invalid argument' USING ERRCODE = '22023',
+      DETAIL = 'projects inherits or is inherited from (or is a partition): deletions in the other tables would not be noticed.',
+      HINT = 'Use a table of its own, or the partitioned table as a whole.';
+  END IF;
 
   SELECT a.atttypid INTO column_type FROM pg_attribute a
     WHERE a.attrelid = projects AND a.attname = id_column AND a.attnum > 0 AND NOT a.attisdropped;
   IF column_type IS DISTINCT FROM 'uuid'::regtype OR NOT EXISTS (
       SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-      WHERE i.indrelid = projects AND i.indisunique AND i.indnkeyatts = 1 AND i.indpred IS NULL
+      WHERE i.indrelid = projects AND i.indisunique AND i.indisvalid AND i.indisready AND i.indnkeyatts = 1 AND i.indpred IS NULL
         AND i.indexprs IS NULL AND a.attname = id_column) THEN
     RAISE EXCEPTION 'invalid argument' USING ERRCODE = '22023',
       DETAIL = 'id_column must be a column of type uuid with a unique index of its own.',
@@ -66,6 +71,14 @@ BEGIN
       RAISE EXCEPTION 'invalid argument' USING ERRCODE = '22023',
         DETAIL = 'member_function and reveal_function must have no argument, return SETOF uuid, and belong to the owner of the projects table or a superuser.',
         HINT = 'CREATE FUNCTION user_project_ids() RETURNS SETOF uuid ..., owned by the owner of the table.';
+    END IF;
+    -- pg_temp is searched first unless it is named: a temporary table of the caller's would decide.
+    IF EXISTS (
+        SELECT FROM pg_proc p WHERE p.oid = host_function AND p.prosqlbody IS NULL AND NOT EXISTS (
+          SELECT FROM unnest(p.proconfig) c WHERE c = 'search_path=""' OR c ~ '^search_path=.*, *"?pg_temp"?$')) THEN
+      RAISE WARNING 'search_path of function % is open to temporary objects', host_function
+        USING DETAIL = 'Whoever may run SQL as a user and create temporary tables can decide what it returns.',
+              HINT = format('ALTER FUNCTION %s SET search_path = %L; and qualify the names in it.', host_function, '');
     END IF;
   END LOOP;
 
@@ -129,7 +142,9 @@ BEGIN
     EXECUTE format('REVOKE ALL ON ALL FUNCTIONS IN SCHEMA meshhook_secrets FROM %I', role_name);
     EXECUTE format('REVOKE ALL ON TYPE meshhook_secrets.secret_version_info, meshhook_secrets.secret_info FROM %I', role_name);
     FOR grants IN
-      SELECT format('REVOKE %s FROM %I', m.roleid::regrole, role_name) AS command
+      SELECT format('REVOKE %s FROM %I', m.roleid::regrole, role_name)
+             || CASE WHEN current_setting('server_version_num')::int >= 160000
+                     THEN format(' GRANTED BY %s', m.grantor::regrole) ELSE '' END AS command
         FROM pg_auth_members m
         WHERE m.member = to_regrole(role_name)
           AND m.roleid IN ('meshhook_secrets_writer'::regrole, 'meshhook_secrets_reader'::regrole, 'meshhook_secrets_kek_admin'::regrole)
@@ -169,6 +184,12 @@ BEGIN
   LOOP
     EXECUTE grants.command;
   END LOOP;
+
+  IF has_schema_privilege('anon', 'meshhook_secrets', 'USAGE') THEN
+    RAISE EXCEPTION 'role anon still has rights' USING ERRCODE = '42501',
+      DETAIL = 'It has USAGE on the schema meshhook_secrets by way of another role.',
+      HINT = 'Take anon out of that role; nothing has been changed.';
+  END IF;
 END
 $function$;
 REVOKE ALL ON FUNCTION meshhook_secrets.setup_supabase(boolean) FROM PUBLIC;

@@ -31,6 +31,9 @@ fn host_project_changed(call: Call) -> Answer {
     let trigger = Trigger::of(&call)?;
     match trigger.event() {
         Event::Truncate => host::projects_truncated()?,
+        Event::Delete if trigger.in_partition() => {
+            host::project_left_partition(&trigger.old_uuid()?)?;
+        }
         Event::Delete => host::project_deleted(&trigger.old_uuid()?)?,
         Event::Update => {
             let before = trigger.old_uuid()?;

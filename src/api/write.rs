@@ -6,7 +6,10 @@ use crate::{
     pg::call::{Answer, Call, datum},
     service::write::{self, Options, Written},
 };
-use meshhook_secrets_core::generate::{self, Charset};
+use meshhook_secrets_core::{
+    generate::{self, Charset},
+    limits::{DESCRIPTION_MAX, METADATA_MAX},
+};
 
 crate::sql_functions! {
     /// `secret_put(project_id, name, value, cas, description, expires_at, metadata, previous_valid_for)`
@@ -46,6 +49,12 @@ fn rollback(call: Call) -> Answer {
 
 /// The arguments from `cas` on, which start at `first`.
 fn options(call: &Call, first: usize) -> Result<Options> {
+    if call.size(first + 1) > DESCRIPTION_MAX {
+        return Err(Error::too_long("description", DESCRIPTION_MAX));
+    }
+    if call.size(first + 3) > METADATA_MAX {
+        return Err(Error::too_long("metadata", METADATA_MAX));
+    }
     Ok(Options {
         cas: cas(call, first)?,
         description: call.raw(first + 1),

@@ -92,6 +92,14 @@ impl Call {
         self.optional(index).ok_or_else(|| Error::null_argument(name))
     }
 
+    /// The bytes that the argument at `index`, of a type of variable length, holds; 0 if it is NULL.
+    pub fn size(&self, index: usize) -> usize {
+        // SAFETY: the SQL declaration gives the argument such a type.
+        self.raw(index).map_or(0, |datum| unsafe {
+            pg_sys::toast_raw_datum_size(datum).saturating_sub(pg_sys::VARHDRSZ)
+        })
+    }
+
     /// A composite result of the function's declared type. The type must be a named composite.
     pub fn record(&self, columns: &[Option<pg_sys::Datum>]) -> Answer {
         let mut values: Vec<_> =

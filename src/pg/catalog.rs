@@ -36,8 +36,8 @@ pub fn returns_set_of_uuid(function: Oid) -> bool {
     }
 }
 
-/// Whether a table has an enabled trigger that calls `function`.
-pub fn has_trigger(table: Oid, function: Oid) -> bool {
+/// Whether a table has a trigger that calls `function` after each row's deletion.
+pub fn has_delete_trigger(table: Oid, function: Oid) -> bool {
     // SAFETY: the relation is open while its triggers are read, and stays locked against changes of
     // them until the transaction ends.
     unsafe {
@@ -46,12 +46,26 @@ pub fn has_trigger(table: Oid, function: Oid) -> bool {
         let found = !triggers.is_null()
             && (0..(*triggers).numtriggers as usize).any(|index| {
                 let trigger = &*(*triggers).triggers.add(index);
+                let wanted = (pg_sys::TRIGGER_TYPE_ROW | pg_sys::TRIGGER_TYPE_DELETE) as i16;
                 trigger.tgfoid == function
-                    && trigger.tgenabled as u8 != pg_sys::TRIGGER_DISABLED as u8
+                    && trigger.tgtype & wanted == wanted
+                    && matches!(trigger.tgenabled as u8, b'O' | b'A')
             });
         pg_sys::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
         found
     }
+}
+
+/// Whether a table is partitioned.
+pub fn is_partitioned(table: Oid) -> bool {
+    // SAFETY: a look-up in the catalog caches.
+    unsafe { pg_sys::get_rel_relkind(table) as u8 == pg_sys::RELKIND_PARTITIONED_TABLE }
+}
+
+/// Whether a table is a partition.
+pub fn is_partition(table: Oid) -> bool {
+    // SAFETY: a look-up in the catalog caches.
+    unsafe { pg_sys::get_rel_relispartition(table) }
 }
 
 /// Whether a column is of type uuid.

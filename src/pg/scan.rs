@@ -105,9 +105,7 @@ pub fn rows<T>(
     keys: &[Key<'_>],
     mut each: impl FnMut(&Row) -> Result<ControlFlow<T>>,
 ) -> Result<Option<T>> {
-    let table = relation_id(table)?;
-    let index = index.map(relation_id).transpose()?;
-    let mut scan = Scan::begin(table, index, sees, keys);
+    let mut scan = Scan::begin(relation_id(table)?, index, sees, keys)?;
     while let Some(row) = scan.next()? {
         if let ControlFlow::Break(found) = each(&row)? {
             return Ok(Some(found));
@@ -123,11 +121,18 @@ struct Scan {
 }
 
 impl Scan {
-    fn begin(table: pg_sys::Oid, index: Option<pg_sys::Oid>, sees: Sees, keys: &[Key<'_>]) -> Self {
+    fn begin(
+        table: pg_sys::Oid,
+        index: Option<&str>,
+        sees: Sees,
+        keys: &[Key<'_>],
+    ) -> Result<Self> {
         // SAFETY: table_open holds an AccessShareLock until the end of the transaction; the scan
         // keys live in PostgreSQL's memory for as long as the scan; the snapshot is registered.
         unsafe {
             let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            // Looked up under that lock, which keeps REINDEX CONCURRENTLY from dropping it.
+            let index = index.map(relation_id).transpose()?;
             let snapshot = pg_sys::RegisterSnapshot(match sees {
                 Sees::Statement => pg_sys::GetActiveSnapshot(),
                 Sees::Latest => pg_sys::GetLatestSnapshot(),
@@ -146,7 +151,7 @@ impl Scan {
                 keys.len() as i32,
                 entries,
             );
-            Self { relation, snapshot, scan }
+            Ok(Self { relation, snapshot, scan })
         }
     }
 

@@ -17,18 +17,6 @@ pub fn snapshot_is_fixed() -> bool {
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
-/// The database of this backend.
-pub fn database() -> u32 {
-    // SAFETY: reads backend state.
-    unsafe { pg_sys::MyDatabaseId.to_u32() }
-}
-
-/// The start of the statement in microseconds since 2000-01-01 UTC.
-pub fn statement_time() -> i64 {
-    // SAFETY: reads backend state.
-    unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
-}
-
 /// Now, in microseconds since 2000-01-01 UTC.
 pub fn now() -> i64 {
     // SAFETY: reads the clock.

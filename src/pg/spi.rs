@@ -88,9 +88,18 @@ impl Statement {
         run(self.sql, self.types, &self.plan, may, parameters, read)
     }
 
-    /// Runs the statement for its effect; the number of rows.
-    pub fn execute(&'static self, parameters: &[Parameter]) -> Result<usize> {
-        self.run(May::Write, parameters, |found| Ok(found.count()))
+    /// Runs the statement for its effect; the number of rows, which matters.
+    #[must_use = "a statement that changed nothing has failed"]
+    pub fn execute(&'static self, may: May, parameters: &[Parameter]) -> Result<usize> {
+        self.run(may, parameters, |found| Ok(found.count()))
+    }
+
+    /// Runs a statement that must change exactly one row of the latest state.
+    pub fn change_one(&'static self, parameters: &[Parameter]) -> Result<()> {
+        match self.execute(May::WriteLatest, parameters)? {
+            1 => Ok(()),
+            _ => Err(Error::corrupted()),
+        }
     }
 }
 
@@ -182,6 +191,10 @@ fn run<T>(
     } else {
         read(&found)
     };
+    if matches!(result, Err(Error::Postgres(_))) {
+        // As above: PostgreSQL closes the connection when it aborts.
+        return result;
+    }
     // SAFETY: closes what was opened above.
     unsafe { catch(|| SPI_finish())? };
     result

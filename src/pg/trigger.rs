@@ -45,6 +45,12 @@ impl Trigger {
         }
     }
 
+    /// Whether the table is a partition, where a deletion can be half of a move.
+    pub fn in_partition(&self) -> bool {
+        // SAFETY: valid for the duration of the call.
+        super::catalog::is_partition(unsafe { (*(*self.0).tg_relation).rd_id })
+    }
+
     /// The value that lets the statement go on: no row is changed by our triggers.
     pub fn unchanged(&self) -> pg_sys::Datum {
         // SAFETY: valid for the duration of the call.
@@ -70,7 +76,11 @@ impl Trigger {
     }
 
     fn uuid(&self, tuple: pg_sys::HeapTuple) -> Result<[u8; 16]> {
-        let wrong = || Error::internal("The trigger does not name a column of type uuid.");
+        let wrong = || {
+            Error::new("55000", "projects table has changed since it was attached")
+                .detail("It has no column of type uuid of the name given to meshhook_secrets.attach_projects any more.")
+                .hint("Call meshhook_secrets.attach_projects again.")
+        };
         // SAFETY: trigger, relation and tuple are valid for the duration of the call; the column's
         // type is checked before the datum is read.
         unsafe {

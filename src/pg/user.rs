@@ -58,13 +58,16 @@ impl Acting {
     /// Acts as `role`.
     pub fn as_role(role: Oid) -> Self {
         let mut acting = Self { user: Oid::INVALID, context: 0 };
+        // As PostgreSQL's referential integrity does it: no policy of the owner's runs, whose helper
+        // functions the caller might have got hold of by a temporary object; nor does it matter
+        // whether the owner is still a superuser.
+        let flags = pg_sys::SECURITY_LOCAL_USERID_CHANGE
+            | pg_sys::SECURITY_RESTRICTED_OPERATION
+            | pg_sys::SECURITY_NOFORCE_RLS;
         // SAFETY: the previous state is kept and put back on drop.
         unsafe {
             pg_sys::GetUserIdAndSecContext(&mut acting.user, &mut acting.context);
-            pg_sys::SetUserIdAndSecContext(
-                role,
-                acting.context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int,
-            );
+            pg_sys::SetUserIdAndSecContext(role, acting.context | flags as c_int);
         }
         acting
     }

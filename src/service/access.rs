@@ -23,7 +23,7 @@ pub fn member_projects() -> Result<Vec<pgrx::Uuid>> {
         }
         other => other,
     };
-    binding.member_projects(subject.as_deref())
+    guard::foreign(|| binding.member_projects(subject.as_deref()))
 }
 
 /// 42501 unless the caller is a member of the project, or row-level security does not apply to the
@@ -88,7 +88,11 @@ fn claim(name: &str) -> Option<String> {
     let claims = server::setting(c"request.jwt.claims")?;
     match serde_json::from_str(&claims) {
         Ok(Value::Object(mut claims)) => match claims.remove(name) {
-            Some(Value::String(value)) if value.len() <= 200 => Some(value),
+            Some(Value::String(value))
+                if value.len() <= 200 && !value.chars().any(char::is_control) =>
+            {
+                Some(value)
+            }
             _ => None,
         },
         _ => None,

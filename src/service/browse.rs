@@ -47,13 +47,17 @@ pub fn describe<T>(
     read: impl FnOnce(&Found) -> Result<T>,
 ) -> Result<T> {
     let name = SecretName::parse(name)?;
-    browse::describe(project, name.as_str(), may, |found| {
-        if found.count() == 0 {
+    let described = browse::describe(project, name.as_str(), may, |found| match found.count() {
+        0 => Ok(None),
+        _ => read(found).map(Some),
+    })?;
+    match described {
+        Some(described) => Ok(described),
+        None => {
             access::require_member(project)?;
-            return Err(Error::no_such_secret());
+            Err(Error::no_such_secret())
         }
-        read(found)
-    })
+    }
 }
 
 /// The versions of a secret, newest first.

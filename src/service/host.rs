@@ -7,12 +7,16 @@ use crate::{
 };
 use std::collections::HashSet;
 
-/// A project was deleted: its secrets and data keys go. A row that merely moved to another partition
-/// is deleted there and inserted here, and still exists.
+/// A project was deleted: its secrets and data keys go.
 pub fn project_deleted(project: &Uuid) -> Result<()> {
+    data_keys::shred(project)
+}
+
+/// A row was deleted in a partition: if it merely moved to another one, the project still exists.
+pub fn project_left_partition(project: &Uuid) -> Result<()> {
     match binding::current()? {
         Some(binding) if binding.exists(project, May::Write)? => Ok(()),
-        _ => data_keys::shred(project),
+        _ => project_deleted(project),
     }
 }
 

@@ -24,6 +24,11 @@ pub struct VersionedDek {
     pub dek: Dek,
 }
 
+/// PT503 while the server is sealed.
+pub fn require_open() -> Result<()> {
+    keyring::require_open()
+}
+
 /// The data key of this version, to open what it sealed. PT503 if its project is sealed.
 pub fn dek_to_open(project: &Uuid, dek_version: i32) -> Result<Dek> {
     // Sealed secrets are sealed, whatever the tables hold.
@@ -89,18 +94,13 @@ fn active_dek(project: &Uuid) -> Result<Option<VersionedDek>> {
     Ok(Some(VersionedDek { dek_version: newest.dek_version, dek }))
 }
 
-/// A row of a key that something refers to. Keys are wrapped anew at any time, and a transaction with
-/// a fixed snapshot writes with keys that are younger than it: so the latest state counts there. The
-/// other state is asked last: a key that is in neither is a sign of tampering.
+/// A row of a key that something refers to. The latest state counts: a key that is disabled stops
+/// working at once, even for a cursor that is open, and a transaction with a fixed snapshot writes with
+/// keys that are younger than it. A key that is in neither state is a sign of tampering.
 fn visible<T>(find: impl Fn(Sees) -> Result<Option<T>>) -> Result<T> {
-    let (first, second) = if server::snapshot_is_fixed() {
-        (Sees::Latest, Sees::Statement)
-    } else {
-        (Sees::Statement, Sees::Latest)
-    };
-    match find(first)? {
+    match find(Sees::Latest)? {
         Some(row) => Ok(row),
-        None => find(second)?.ok_or_else(Error::corrupted),
+        None => find(Sees::Statement)?.ok_or_else(Error::corrupted),
     }
 }
 
@@ -165,7 +165,9 @@ fn kek_to_wrap() -> Result<(i32, Kek)> {
 }
 
 fn active_kek(stored: &[StoredKek]) -> Result<Option<(i32, Kek)>> {
-    let active = stored.iter().find(|kek| kek.status == KekStatus::Active.as_str());
+    let active = stored
+        .iter()
+        .find(|kek| kek.status.parse().is_ok_and(|status: KekStatus| status.may_wrap()));
     active.map(|stored| Ok((stored.kek_id, unwrap_kek(stored)?.1))).transpose()
 }
 
@@ -221,7 +223,9 @@ fn no_root_key() -> Error {
     Error::sealed("The root key is not loaded.", "Try again.")
 }
 
-/// An object id for the lock of a project. Two projects with the same one merely queue together.
+/// An object id for the lock of a project. Two projects with the same one merely queue together; all
+/// bytes count, since UUIDs made at about the same time begin alike.
 fn object_of(project: &Uuid) -> u32 {
-    u32::from_le_bytes([project[0], project[1], project[2], project[3]])
+    let words = project.as_chunks::<4>().0;
+    words.iter().fold(0, |id, word| id ^ u32::from_le_bytes(*word))
 }

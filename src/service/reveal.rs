@@ -53,6 +53,7 @@ pub fn many(project: &Uuid, names: Option<(Vec<String>, Datum)>) -> Result<Vec<I
     }
     access::require_member(project)?;
     access::require_reveal(project)?;
+    keys::require_open()?;
     let found = secrets::find_many(project, names.as_ref().map(|(_, array)| *array))?;
     let mut deks = Deks { project, kept: Vec::new() };
     let mut items = Vec::with_capacity(found.len());
@@ -78,6 +79,12 @@ pub fn many(project: &Uuid, names: Option<(Vec<String>, Datum)>) -> Result<Vec<I
                 });
             }
         }
+    }
+    // Nothing opens: not a matter of single secrets.
+    if let Some(secret) = found.first()
+        && items.iter().all(|item| item.outcome == Err("sealed"))
+    {
+        deks.get(secret.dek_version)?;
     }
     Ok(items)
 }
@@ -152,6 +159,7 @@ fn item(secret: &Secret, deks: &mut Deks<'_>) -> Result<Item> {
             Some("XX001") => "corrupted",
             Some("PT410") if secret.deleted_at.is_some() => "deleted",
             Some("PT410") => "expired",
+            Some("PT503") => "sealed",
             _ => return Err(error),
         }),
     };

@@ -8,7 +8,7 @@ use crate::{
     pg::{
         catalog,
         scan::{self, Key, Sees},
-        spi::{Found, MadeStatement, May, parameter, uuid},
+        spi::{Found, MadeStatement, May, Statement, parameter, uuid},
         user::{self, Acting},
     },
 };
@@ -54,7 +54,8 @@ pub fn current() -> Result<Option<Rc<Binding>>> {
         Ok(ControlFlow::Break(value))
     })?;
     let Some(stored) = stored else {
-        return Ok(None);
+        // Lost, not missing, if triggers of a binding are still there: nobody gets anywhere.
+        return if has_triggers()? { Err(Error::not_permitted()) } else { Ok(None) };
     };
     let stored: Stored = serde_json::from_value(stored)
         .map_err(|_| Error::internal("The binding in settings cannot be read."))?;
@@ -70,7 +71,9 @@ pub fn current() -> Result<Option<Rc<Binding>>> {
 
 impl Binding {
     fn prepare(stored: Stored) -> Result<Self> {
-        let table = qualified(&stored.schema, &stored.table);
+        // Rows of children that were added later do not count: their deletion would not be noticed.
+        let only = if catalog::is_partitioned(stored.table_oid()?) { "" } else { "ONLY " };
+        let table = format!("{only}{}", qualified(&stored.schema, &stored.table));
         let id = quoted(&stored.id_column);
         let function = |schema: &Option<String>, name: &Option<String>| {
             schema.as_ref().zip(name.as_ref()).map(|(schema, name)| qualified(schema, name))
@@ -208,7 +211,9 @@ impl Stored {
         let trigger =
             catalog::function_without_arguments("meshhook_secrets", "host_project_changed");
         match (table, trigger) {
-            (Some(table), Some(trigger)) if catalog::has_trigger(table, trigger) => Ok(table),
+            (Some(table), Some(trigger)) if catalog::has_delete_trigger(table, trigger) => {
+                Ok(table)
+            }
             _ => Err(Error::not_permitted()),
         }
     }
@@ -226,6 +231,16 @@ fn ids(found: &Found) -> Result<Vec<pgrx::Uuid>> {
         .into_iter()
         .flatten()
         .collect())
+}
+
+/// Whether a table of the host carries our triggers.
+fn has_triggers() -> Result<bool> {
+    static FIND: Statement = Statement::new(
+        c"SELECT FROM pg_catalog.pg_depend d WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid OPERATOR(pg_catalog.=) 'meshhook_secrets.host_project_changed()'::pg_catalog.regprocedure AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_trigger'::pg_catalog.regclass LIMIT 1",
+        &[],
+    );
+    let _owner = Acting::as_owner()?;
+    FIND.run(May::Read, &[], |found| Ok(found.count() > 0))
 }
 
 fn qualified(schema: &str, name: &str) -> String {

@@ -9,7 +9,7 @@ use pgrx::pg_sys::{BOOLOID, INT4OID, TEXTOID, TIMESTAMPTZOID, UUIDOID};
 
 macro_rules! info {
     ($rest:literal) => {
-        // The columns of the type secret_info.
+        // The columns of the type secret_info. A text with a NUL of its own would be empty, and refused.
         match std::ffi::CStr::from_bytes_with_nul(
             concat!(
                 "SELECT id, name, description, metadata, current_version, CASE WHEN deleted_at IS NOT NULL THEN 'deleted' WHEN expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() THEN 'expired' ELSE 'enabled' END, created_at, updated_at, created_by, expires_at, deleted_at, purge_after FROM meshhook_secrets.project_secrets WHERE ",

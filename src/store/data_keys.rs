@@ -52,8 +52,7 @@ pub fn insert_active(
     let _owner = Acting::as_owner()?;
     let parameters =
         [uuid(project), parameter(dek_version), parameter(kek_id), parameter(encrypted)];
-    change(|| INSERT.execute(&parameters))?;
-    Ok(())
+    change(|| INSERT.change_one(&parameters))
 }
 
 /// Gives a data key another wrap and status.
@@ -65,8 +64,7 @@ pub fn replace(project: &Uuid, dek_version: i32, encrypted: &[u8], status: &str)
     let _owner = Acting::as_owner()?;
     let parameters =
         [uuid(project), parameter(dek_version), parameter(encrypted), parameter(status)];
-    change(|| UPDATE.execute(&parameters))?;
-    Ok(())
+    change(|| UPDATE.change_one(&parameters))
 }
 
 /// Removes all secrets and data keys of a project: what is left of it in backups without its data

@@ -12,6 +12,12 @@ pub fn change<T>(statement: impl FnOnce() -> T) -> T {
     statement()
 }
 
+/// Runs code of the host in the middle of a statement of ours: what it changes is not ours.
+pub fn foreign<T>(code: impl FnOnce() -> T) -> T {
+    let _ours = Ours(OURS.replace(false));
+    code()
+}
+
 /// Whether the running statement is ours.
 pub fn is_ours() -> bool {
     OURS.get()

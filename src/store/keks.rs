@@ -47,8 +47,7 @@ pub fn insert_active(kek_id: i32, encrypted: &[u8], root_key_id: &str) -> Result
     );
     let _owner = Acting::as_owner()?;
     let parameters = [parameter(kek_id), parameter(encrypted), parameter(root_key_id)];
-    change(|| INSERT.execute(&parameters))?;
-    Ok(())
+    change(|| INSERT.change_one(&parameters))
 }
 
 fn stored(row: &Row) -> Result<StoredKek> {

@@ -1,16 +1,36 @@
-//! `project_secrets`: every statement runs as the caller, so that row-level security and column
-//! privileges decide.
+//! `project_secrets`: every statement but a removal runs as the caller, so that row-level security and
+//! column privileges decide.
 
 use super::{Timestamp, Uuid, guard::change};
 use crate::{
     error::{Error, Result},
-    pg::spi::{Found, May, Parameter, Statement, parameter, uuid},
+    pg::{
+        spi::{Found, May, Parameter, Statement, parameter, uuid},
+        user::Acting,
+    },
 };
 use meshhook_secrets_core::identity::MetadataIdentity;
 use pgrx::{
     datum::TimestampWithTimeZone,
     pg_sys::{BYTEAOID, Datum, INT4OID, JSONBOID, TEXTOID, TIMESTAMPTZOID, UUIDOID},
 };
+
+macro_rules! select {
+    ($rest:literal) => {
+        // A text with a NUL of its own would be empty, and refused.
+        match std::ffi::CStr::from_bytes_with_nul(
+            concat!(
+                "SELECT id, name, current_version, oldest_version, dek_version, expires_at, deleted_at, purge_after, mac FROM meshhook_secrets.project_secrets WHERE project_id OPERATOR(pg_catalog.=) $1 ",
+                $rest,
+                "\0"
+            )
+            .as_bytes(),
+        ) {
+            Ok(text) => text,
+            Err(_) => c"",
+        }
+    };
+}
 
 /// What is needed of a row to use the secret.
 #[derive(Clone)]
@@ -53,10 +73,8 @@ impl Secret {
 
 /// The secret of this name, if the caller may see it.
 pub fn find(project: &Uuid, name: &str) -> Result<Option<Secret>> {
-    static FIND: Statement = Statement::new(
-        c"SELECT id, name, current_version, oldest_version, dek_version, expires_at, deleted_at, purge_after, mac FROM meshhook_secrets.project_secrets WHERE project_id OPERATOR(pg_catalog.=) $1 AND name OPERATOR(pg_catalog.=) $2",
-        &[UUIDOID, TEXTOID],
-    );
+    static FIND: Statement =
+        Statement::new(select!("AND name OPERATOR(pg_catalog.=) $2"), &[UUIDOID, TEXTOID]);
     let parameters = [uuid(project), parameter(name)];
     FIND.run(May::Read, &parameters, |found| first(project, found))
 }
@@ -64,7 +82,7 @@ pub fn find(project: &Uuid, name: &str) -> Result<Option<Secret>> {
 /// The secret of this name, locked until the transaction ends.
 pub fn find_for_update(project: &Uuid, name: &str) -> Result<Option<Secret>> {
     static FIND: Statement = Statement::new(
-        c"SELECT id, name, current_version, oldest_version, dek_version, expires_at, deleted_at, purge_after, mac FROM meshhook_secrets.project_secrets WHERE project_id OPERATOR(pg_catalog.=) $1 AND name OPERATOR(pg_catalog.=) $2 FOR UPDATE",
+        select!("AND name OPERATOR(pg_catalog.=) $2 FOR UPDATE"),
         &[UUIDOID, TEXTOID],
     );
     let parameters = [uuid(project), parameter(name)];
@@ -74,13 +92,11 @@ pub fn find_for_update(project: &Uuid, name: &str) -> Result<Option<Secret>> {
 /// The secrets of these names, or all of the project.
 pub fn find_many(project: &Uuid, names: Option<Datum>) -> Result<Vec<Secret>> {
     static NAMED: Statement = Statement::new(
-        c"SELECT id, name, current_version, oldest_version, dek_version, expires_at, deleted_at, purge_after, mac FROM meshhook_secrets.project_secrets WHERE project_id OPERATOR(pg_catalog.=) $1 AND name OPERATOR(pg_catalog.=) ANY ($2)",
+        select!("AND name OPERATOR(pg_catalog.=) ANY ($2)"),
         &[UUIDOID, pgrx::pg_sys::TEXTARRAYOID],
     );
-    static ALL: Statement = Statement::new(
-        c"SELECT id, name, current_version, oldest_version, dek_version, expires_at, deleted_at, purge_after, mac FROM meshhook_secrets.project_secrets WHERE project_id OPERATOR(pg_catalog.=) $1 ORDER BY name USING OPERATOR(pg_catalog.<)",
-        &[UUIDOID],
-    );
+    static ALL: Statement =
+        Statement::new(select!("ORDER BY name USING OPERATOR(pg_catalog.<)"), &[UUIDOID]);
     let read = |found: &Found| (0..found.count()).map(|row| secret(project, found, row)).collect();
     match names {
         Some(names) => NAMED.run(May::Read, &[uuid(project), Some(names)], read),
@@ -106,7 +122,7 @@ pub fn insert(secret: &Secret, description: &Description, created_by: &str) -> R
         Some(Datum::from(description.now)),
         parameter(created_by),
     ]);
-    Ok(change(|| INSERT.execute(&parameters))? == 1)
+    Ok(change(|| INSERT.execute(May::Write, &parameters))? == 1)
 }
 
 /// Writes the state of a secret; description and metadata stay where they are NULL.
@@ -125,23 +141,22 @@ pub fn update(secret: &Secret, description: &Description) -> Result<()> {
         description.metadata,
         Some(Datum::from(description.now)),
     ]);
-    match change(|| UPDATE.execute(&parameters))? {
+    match change(|| UPDATE.execute(May::Write, &parameters))? {
         1 => Ok(()),
         // Visible a moment ago and locked since: only a policy that forbids writing hides it now.
         _ => Err(Error::not_permitted()),
     }
 }
 
-/// Removes a secret with all its versions.
+/// Removes a secret with all its versions. As the owner: the privilege to delete would also allow
+/// LOCK TABLE, and the row was found and locked as the caller just before.
 pub fn delete(secret: &Secret) -> Result<()> {
     static DELETE: Statement = Statement::new(
         c"DELETE FROM meshhook_secrets.project_secrets WHERE project_id OPERATOR(pg_catalog.=) $1 AND id OPERATOR(pg_catalog.=) $2",
         &[UUIDOID, UUIDOID],
     );
-    match change(|| DELETE.execute(&[uuid(&secret.project_id), uuid(&secret.id)]))? {
-        1 => Ok(()),
-        _ => Err(Error::not_permitted()),
-    }
+    let _owner = Acting::as_owner()?;
+    change(|| DELETE.change_one(&[uuid(&secret.project_id), uuid(&secret.id)]))
 }
 
 fn state(secret: &Secret) -> [Parameter; 7] {

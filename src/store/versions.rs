@@ -5,7 +5,7 @@ use crate::{
     error::Result,
     pg::{
         scan::{self, Key, Row, Sees},
-        spi::{Statement, parameter, uuid},
+        spi::{May, Statement, parameter, uuid},
         user::Acting,
     },
 };
@@ -67,8 +67,7 @@ pub fn insert(project: &Uuid, secret: &Uuid, version: &StoredVersion) -> Result<
         parameter(version.created_by.as_str()),
         version.expires_at.map(Datum::from),
     ];
-    change(|| INSERT.execute(&parameters))?;
-    Ok(())
+    change(|| INSERT.change_one(&parameters))
 }
 
 /// Gives a version another seal and expiry.
@@ -91,8 +90,7 @@ pub fn replace(
         parameter(value),
         expires_at.map(Datum::from),
     ];
-    change(|| UPDATE.execute(&parameters))?;
-    Ok(())
+    change(|| UPDATE.change_one(&parameters))
 }
 
 /// Destroys the versions before `oldest`.
@@ -102,8 +100,8 @@ pub fn destroy_before(project: &Uuid, secret: &Uuid, oldest: i32) -> Result<()> 
         &[UUIDOID, UUIDOID, INT4OID],
     );
     let _owner = Acting::as_owner()?;
-    change(|| DELETE.execute(&[uuid(project), uuid(secret), parameter(oldest)]))?;
-    Ok(())
+    let parameters = [uuid(project), uuid(secret), parameter(oldest)];
+    change(|| DELETE.run(May::WriteLatest, &parameters, |_| Ok(())))
 }
 
 fn stored(row: &Row) -> Result<StoredVersion> {
