@@ -90,8 +90,8 @@ fn a_restored_database_is_guarded_like_the_original() {
         let delete = format!("DELETE FROM meshhook_secrets.{table}");
         expect_error(service.execute(&delete, &[]), "42501");
     }
-    let delete = "DELETE FROM meshhook_secrets.project_secrets";
-    expect_error(service.execute(delete, &[]), "42501").message("directly");
+    let update = "UPDATE meshhook_secrets.project_secrets SET description = 'forged'";
+    expect_error(service.execute(update, &[]), "42501").message("directly");
     assert_eq!(count(&mut target.superuser(), "project_secrets"), 4);
 }
 

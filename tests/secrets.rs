@@ -1068,7 +1068,7 @@ fn arguments_may_come_from_tables() {
         .batch_execute(
             "CREATE TABLE public.source (name text, value text, bytes bytea, description text, metadata jsonb, names text[]);
              ALTER TABLE public.source ALTER COLUMN value SET STORAGE EXTERNAL, ALTER COLUMN bytes SET STORAGE EXTERNAL;
-             INSERT INTO public.source SELECT name, value, value::bytea, value, jsonb_build_object('value', value),
+             INSERT INTO public.source SELECT name, value, value::bytea, left(value, 1024), jsonb_build_object('value', left(value, 12000)),
                  ARRAY(SELECT 'N' || i FROM generate_series(1, 900) i) || ARRAY['SHORT', 'LONG', 'DENSE']
                FROM (VALUES ('SHORT', 's'), ('LONG', repeat('long', 10000)),
                  ('DENSE', (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1500) i))) v(name, value)",
