@@ -18,7 +18,7 @@ use meshhook_secrets_core::root_key;
 use postgres::Client;
 use support::{
     Cluster, ClusterBuilder, Database, KEY_A, KEY_B, RootKey, Shutdown, backend_pid, eventually,
-    run, signal,
+    server_process, signal,
 };
 use uuid::Uuid;
 
@@ -520,9 +520,7 @@ fn crash(cluster: &Cluster, pid: i32) {
     eventually("the server is back", || cluster.try_connect("postgres", "postgres").is_ok());
 }
 
-/// The process id of the root key worker, which `pg_stat_activity` does not show.
+/// The process id of the root key worker.
 fn worker(cluster: &Cluster) -> i32 {
-    let parent = cluster.postmaster_pid().to_string();
-    let mut find = Command::new("pgrep");
-    run(find.args(["-P", &parent, "-f", "meshhook_secrets root key"])).trim().parse().unwrap()
+    server_process(cluster.postmaster_pid(), "meshhook_secrets root key").unwrap()
 }

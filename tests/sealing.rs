@@ -13,7 +13,7 @@ use postgres::Client;
 use postgres::types::ToSql;
 use support::{
     Account, Cluster, Database, Failure, KEY_A, KEY_B, Shutdown, backend_pid, eventually,
-    expect_error, run, signal,
+    expect_error, processes, run, server_process, signal,
 };
 use uuid::Uuid;
 
@@ -889,27 +889,9 @@ fn text(client: &mut Client, statement: &str, arguments: &[&(dyn ToSql + Sync)])
     row.unwrap_or_else(|error| panic!("{statement}: {error:?}")).get(0)
 }
 
-/// The process id of the root key worker. `pg_stat_activity` does not show workers
-/// without a database.
+/// The process id of the root key worker.
 fn worker(cluster: &Cluster) -> Option<i32> {
-    let parent = format!("PPid:\t{}\n", cluster.postmaster_pid());
-    let is_ours = |pid: i32| {
-        fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|it| it.contains(&parent))
-    };
-    let title = |line: &str| line.starts_with("postgres: meshhook_secrets root key");
-    let mut found = processes().into_iter().filter(|(_, line)| title(line));
-    found.find(|(pid, _)| is_ours(*pid)).map(|(pid, _)| pid)
-}
-
-/// All processes of this machine, with their command lines.
-fn processes() -> Vec<(i32, String)> {
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid: i32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        Some((pid, String::from_utf8_lossy(&line).into_owned()))
-    })
-    .collect()
+    server_process(cluster.postmaster_pid(), "meshhook_secrets root key")
 }
 
 /// Kills the process behind a connection; the server starts over.

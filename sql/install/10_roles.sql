@@ -15,6 +15,21 @@ BEGIN
 END
 $roles$;
 
+-- What default privileges give to others is taken back at the end (99_grants.sql); what they give to our
+-- own roles could not be told from what we grant.
+DO $defaults$
+BEGIN
+  IF EXISTS (
+      SELECT FROM pg_catalog.pg_default_acl d, pg_catalog.aclexplode(d.defaclacl) a, pg_catalog.pg_roles r
+      WHERE r.oid OPERATOR(pg_catalog.=) a.grantee
+        AND d.defaclrole OPERATOR(pg_catalog.=) (SELECT u.oid FROM pg_catalog.pg_roles u WHERE u.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
+        AND r.rolname OPERATOR(pg_catalog.=) ANY (ARRAY['meshhook_secrets_writer', 'meshhook_secrets_reader', 'meshhook_secrets_kek_admin']::pg_catalog.name[])) THEN
+    RAISE EXCEPTION 'default privileges grant to roles of meshhook_secrets'
+      USING ERRCODE = '42501', HINT = 'ALTER DEFAULT PRIVILEGES ... REVOKE ... FROM these roles, then try again.';
+  END IF;
+END
+$defaults$;
+
 COMMENT ON ROLE meshhook_secrets_writer IS 'Lists, writes and deletes secrets of the projects that row-level security shows; reveals none.';
 COMMENT ON ROLE meshhook_secrets_reader IS 'Reveals secrets of the projects that row-level security shows.';
 COMMENT ON ROLE meshhook_secrets_kek_admin IS 'Manages root key and KEKs; reads no secret.';

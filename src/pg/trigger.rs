@@ -77,8 +77,7 @@ impl Trigger {
 
     fn uuid(&self, tuple: pg_sys::HeapTuple) -> Result<[u8; 16]> {
         let wrong = || {
-            Error::new("55000", "projects table has changed since it was attached")
-                .detail("It has no column of type uuid of the name given to meshhook_secrets.attach_projects any more.")
+            Error::new("55000", "trigger does not name a column of type uuid")
                 .hint("Call meshhook_secrets.attach_projects again.")
         };
         // SAFETY: trigger, relation and tuple are valid for the duration of the call; the column's

@@ -211,7 +211,10 @@ impl Stored {
         let trigger =
             catalog::function_without_arguments("meshhook_secrets", "host_project_changed");
         match (table, trigger) {
-            (Some(table), Some(trigger)) if catalog::has_delete_trigger(table, trigger) => {
+            (Some(table), Some(trigger))
+                if catalog::has_delete_trigger(table, trigger)
+                    && catalog::column_is_uuid(table, &self.id_column) =>
+            {
                 Ok(table)
             }
             _ => Err(Error::not_permitted()),

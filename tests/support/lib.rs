@@ -35,5 +35,5 @@ pub use cluster::{Cluster, Shutdown};
 pub use database::Database;
 pub use errors::{Failure, expect_error};
 pub use prefix::Prefix;
-pub use process::{backend_pid, eventually, run, signal};
+pub use process::{backend_pid, eventually, processes, run, server_process, signal};
 pub use root_key::{KEY_A, KEY_B, RootKey};

@@ -1,5 +1,6 @@
 //! Running commands, signalling processes, waiting for effects.
 
+use std::fs;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -22,7 +23,30 @@ pub fn run(command: &mut Command) -> String {
 
 /// Sends a signal, named as `kill` names it (`KILL`, `SEGV`, `HUP`…), to a process.
 pub fn signal(pid: i32, name: &str) {
-    run(Command::new("kill").args(["-s", name, "--", &pid.to_string()]));
+    // The shell's own: a bare Debian has no program of this name.
+    run(Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &pid.to_string()]));
+}
+
+/// All processes of this machine, with their command lines.
+pub fn processes() -> Vec<(i32, String)> {
+    let entries = fs::read_dir("/proc").expect("Linux").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid: i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        Some((pid, String::from_utf8_lossy(&line).into_owned()))
+    })
+    .collect()
+}
+
+/// The server process whose title starts with this. `pg_stat_activity` does not show all of them.
+pub fn server_process(postmaster: i32, title: &str) -> Option<i32> {
+    let parent = format!("PPid:\t{postmaster}\n");
+    let is_ours = |pid: i32| {
+        fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|it| it.contains(&parent))
+    };
+    let title = format!("postgres: {title}");
+    let mut found = processes().into_iter().filter(|(_, line)| line.starts_with(&title));
+    found.find(|(pid, _)| is_ours(*pid)).map(|(pid, _)| pid)
 }
 
 /// The server process behind a connection.
