@@ -969,7 +969,7 @@ fn a_lost_binding_opens_nothing_to_anybody() {
     db.superuser().batch_execute("DELETE FROM meshhook_secrets.settings").unwrap();
     let nowhere = Uuid::new_v4();
     let before = stored(&db);
-    let mut locked_out = |client: &mut Client, project: Uuid, calls: &[&str]| {
+    let locked_out = |client: &mut Client, project: Uuid, calls: &[&str]| {
         for any in calls {
             let answer = call(client, any, project);
             assert!(answer.is_err(), "{any} is not locked out");
