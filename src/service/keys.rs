@@ -39,21 +39,22 @@ pub fn dek_to_open(project: &Uuid, dek_version: i32) -> Result<Dek> {
 /// The project's active data key, to seal with; made if the project has none.
 pub fn dek_to_seal(project: &Uuid) -> Result<VersionedDek> {
     keyring::require_open()?;
-    if let Some(found) = active_dek(project)? {
-        return Ok(found);
+    loop {
+        if let Some(found) = active_dek(project)? {
+            return Ok(found);
+        }
+        let (kek_id, kek) = kek_to_wrap()?;
+        let dek = Dek::generate()?;
+        let dek_version = 1;
+        let identity =
+            DekIdentity { project_id: *project, dek_version, kek_id, status: DekStatus::Active };
+        let wrapped = kek.wrap(&dek, &identity)?;
+        // Two writers may come here for the same project: the second waits for the first, and finds
+        // that one's key.
+        if data_keys::insert_active(project, dek_version, kek_id, &wrapped)? {
+            return Ok(VersionedDek { dek_version, dek });
+        }
     }
-    // Writers of the same project queue here; whoever comes second finds the first one's key.
-    server::lock_object(scan::relation_id("data_keys")?, object_of(project));
-    if let Some(found) = active_dek(project)? {
-        return Ok(found);
-    }
-    let (kek_id, kek) = kek_to_wrap()?;
-    let dek = Dek::generate()?;
-    let dek_version = 1;
-    let identity =
-        DekIdentity { project_id: *project, dek_version, kek_id, status: DekStatus::Active };
-    data_keys::insert_active(project, dek_version, kek_id, &kek.wrap(&dek, &identity)?)?;
-    Ok(VersionedDek { dek_version, dek })
 }
 
 /// Wraps all data keys of a project anew with the status that sealing or unsealing gives them.

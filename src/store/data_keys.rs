@@ -38,21 +38,22 @@ pub fn of_project(project: &Uuid, sees: Sees) -> Result<Vec<StoredDek>> {
     Ok(keys)
 }
 
-/// Adds an active data key.
+/// Adds an active data key; false if another transaction was faster with this version. Waits for that
+/// one to end.
 pub fn insert_active(
     project: &Uuid,
     dek_version: i32,
     kek_id: i32,
     encrypted: &[u8],
-) -> Result<()> {
+) -> Result<bool> {
     static INSERT: Statement = Statement::new(
-        c"INSERT INTO meshhook_secrets.data_keys (project_id, dek_version, kek_id, dek_encrypted, status) VALUES ($1, $2, $3, $4, 'active')",
+        c"INSERT INTO meshhook_secrets.data_keys (project_id, dek_version, kek_id, dek_encrypted, status) VALUES ($1, $2, $3, $4, 'active') ON CONFLICT DO NOTHING",
         &[UUIDOID, INT4OID, INT4OID, BYTEAOID],
     );
     let _owner = Acting::as_owner()?;
     let parameters =
         [uuid(project), parameter(dek_version), parameter(kek_id), parameter(encrypted)];
-    change(|| INSERT.change_one(&parameters))
+    Ok(change(|| INSERT.execute(May::WriteLatest, &parameters))? == 1)
 }
 
 /// Gives a data key another wrap and status.
