@@ -14,6 +14,11 @@ static MAX_VERSIONS: GucSetting<i32> = GucSetting::<i32>::new(10);
 /// Thirty days: a deletion noticed at the end of the month can still be undone.
 static RECOVERY_WINDOW: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60);
 
+/// A thousand: less than a tenth of a second of work between two commits.
+static REWRAP_BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1000);
+/// No pause: a rotation of a hundred thousand projects takes seconds.
+static REWRAP_PAUSE: GucSetting<i32> = GucSetting::<i32>::new(0);
+
 /// Declares the settings. The names are reserved, so that a misspelt one is noticed.
 pub fn init() {
     // Where the root key is, is nobody's business but the superuser's (and pg_read_all_settings').
@@ -74,6 +79,26 @@ pub fn init() {
         GucContext::Suset,
         GucFlags::UNIT_MIN,
     );
+    GucRegistry::define_int_guc(
+        c"meshhook_secrets.rewrap_batch_size",
+        c"Data keys that the background worker rewraps in one transaction.",
+        c"During a rotation.",
+        &REWRAP_BATCH_SIZE,
+        1,
+        100_000,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"meshhook_secrets.rewrap_pause",
+        c"Pause of the background worker between two of these transactions.",
+        c"A rotation takes longer and disturbs less.",
+        &REWRAP_PAUSE,
+        0,
+        60_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
     // SAFETY: a C string that PostgreSQL copies.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"meshhook_secrets".as_ptr()) }
 }
@@ -106,6 +131,16 @@ pub fn max_versions() -> i32 {
 /// `meshhook_secrets.recovery_window`, in microseconds.
 pub fn recovery_window() -> i64 {
     i64::from(RECOVERY_WINDOW.get()) * 60_000_000
+}
+
+/// `meshhook_secrets.rewrap_batch_size`.
+pub fn rewrap_batch_size() -> i64 {
+    i64::from(REWRAP_BATCH_SIZE.get())
+}
+
+/// `meshhook_secrets.rewrap_pause`.
+pub fn rewrap_pause() -> Duration {
+    Duration::from_millis(REWRAP_PAUSE.get().max(0) as u64)
 }
 
 fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {

@@ -56,5 +56,7 @@ pub extern "C-unwind" fn _PG_init() {
             return;
         }
     }
+    shmem::board::init();
     workers::root_key::init();
+    workers::launcher::init();
 }

@@ -71,7 +71,7 @@ impl KekStatus {
             Retiring => matches!(next, Retired | Disabled | Compromised),
             Retired => matches!(next, Disabled | Compromised | DestroyScheduled),
             Disabled => matches!(next, Retiring | Retired | Compromised | DestroyScheduled),
-            Compromised => matches!(next, Disabled | DestroyScheduled),
+            Compromised => matches!(next, DestroyScheduled),
             DestroyScheduled => matches!(next, Disabled | Destroyed),
             Destroyed => false,
         }

@@ -17,7 +17,7 @@ const TRANSITIONS: [(KekStatus, &str); 8] = [
     (Retiring,        ". . . x x x . ."),
     (Retired,         ". . . . x x x ."),
     (Disabled,        ". . x x . x x ."),
-    (Compromised,     ". . . . x . x ."),
+    (Compromised,     ". . . . . . x ."),
     (DestroyScheduled,". . . . x . . x"),
     (Destroyed,       ". . . . . . . ."),
 ];

@@ -10,6 +10,7 @@ CREATE TABLE meshhook_secrets.kek_storage (
   created_at    timestamptz NOT NULL DEFAULT pg_catalog.now(),
   rotated_at    timestamptz,
   retired_at    timestamptz,
+  destroy_after timestamptz,
   destroyed_at  timestamptz,
   CHECK ((status OPERATOR(pg_catalog.=) 'destroyed') OPERATOR(pg_catalog.=) (kek_encrypted IS NULL))
 );
@@ -22,7 +23,7 @@ COMMENT ON COLUMN meshhook_secrets.kek_storage.root_key_id IS 'Fingerprint of th
 CREATE TABLE meshhook_secrets.data_keys (
   project_id    uuid NOT NULL,
   dek_version   integer NOT NULL CHECK (dek_version OPERATOR(pg_catalog.>) 0),
-  kek_id        integer NOT NULL REFERENCES meshhook_secrets.kek_storage (kek_id),
+  kek_id        integer NOT NULL,
   dek_encrypted bytea NOT NULL,
   status        text NOT NULL CHECK (status IN ('active', 'retiring', 'disabled')),
   created_at    timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -31,7 +32,9 @@ CREATE TABLE meshhook_secrets.data_keys (
 );
 CREATE UNIQUE INDEX data_keys_one_active ON meshhook_secrets.data_keys (project_id)
   WHERE status OPERATOR(pg_catalog.=) 'active';
-CREATE INDEX data_keys_by_kek ON meshhook_secrets.data_keys (kek_id);
+CREATE INDEX data_keys_by_kek ON meshhook_secrets.data_keys (kek_id, project_id, dek_version);
+-- No foreign key to kek_storage: it would look with the transaction's snapshot, which may be older than
+-- the active KEK. Whoever wraps holds the KEK's row, and KEKs are never deleted.
 COMMENT ON TABLE meshhook_secrets.data_keys IS 'Data keys (DEKs), one active per project, each wrapped by a KEK.';
 COMMENT ON COLUMN meshhook_secrets.data_keys.dek_encrypted IS 'Envelope of 74 bytes, bound to project_id, dek_version, kek_id and status.';
 
@@ -81,11 +84,27 @@ CREATE TABLE meshhook_secrets.settings (
   key   text PRIMARY KEY,
   value jsonb NOT NULL
 );
-COMMENT ON TABLE meshhook_secrets.settings IS 'What belongs to this database and not to the server: the binding made by attach_projects.';
+COMMENT ON TABLE meshhook_secrets.settings IS 'What belongs to this database and not to the server: the binding made by attach_projects, the schedule made by kek_configure.';
+
+CREATE TABLE meshhook_secrets.rotation_jobs (
+  job_id      integer PRIMARY KEY,
+  kek_id      integer NOT NULL REFERENCES meshhook_secrets.kek_storage (kek_id),
+  reason      text,
+  total       bigint NOT NULL,
+  started_at  timestamptz NOT NULL,
+  started_by  text NOT NULL,
+  finished_at timestamptz,
+  last_error  text
+);
+CREATE UNIQUE INDEX rotation_jobs_one_running ON meshhook_secrets.rotation_jobs ((finished_at IS NULL))
+  WHERE finished_at IS NULL;
+COMMENT ON TABLE meshhook_secrets.rotation_jobs IS 'Rotations of the KEK. The one that is not finished is running.';
+COMMENT ON COLUMN meshhook_secrets.rotation_jobs.total IS 'Data keys to rewrap when it started.';
 
 -- All of it is data: pg_dump carries it.
 SELECT pg_catalog.pg_extension_config_dump('meshhook_secrets.kek_storage', '');
 SELECT pg_catalog.pg_extension_config_dump('meshhook_secrets.data_keys', '');
 SELECT pg_catalog.pg_extension_config_dump('meshhook_secrets.project_secrets', '');
 SELECT pg_catalog.pg_extension_config_dump('meshhook_secrets.secret_versions', '');
+SELECT pg_catalog.pg_extension_config_dump('meshhook_secrets.rotation_jobs', '');
 SELECT pg_catalog.pg_extension_config_dump('meshhook_secrets.settings', '');

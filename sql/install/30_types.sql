@@ -22,5 +22,20 @@ CREATE TYPE meshhook_secrets.secret_info AS (
   purge_after timestamptz
 );
 COMMENT ON TYPE meshhook_secrets.secret_info IS 'A secret without its value. status: enabled, expired or deleted.';
+CREATE TYPE meshhook_secrets.kek_rotation AS (
+  job_id      integer,
+  kek_id      integer,
+  reason      text,
+  total       bigint,
+  remaining   bigint,
+  started_at  timestamptz,
+  started_by  text,
+  finished_at timestamptz,
+  last_error  text
+);
+COMMENT ON TYPE meshhook_secrets.kek_rotation IS 'A rotation: the KEK that became active, and how many data keys are still to be rewrapped.';
+REVOKE ALL ON TYPE meshhook_secrets.kek_rotation FROM PUBLIC;
+GRANT USAGE ON TYPE meshhook_secrets.kek_rotation TO meshhook_secrets_kek_admin;
+
 REVOKE ALL ON TYPE meshhook_secrets.secret_version_info, meshhook_secrets.secret_info FROM PUBLIC;
 GRANT USAGE ON TYPE meshhook_secrets.secret_version_info, meshhook_secrets.secret_info TO meshhook_secrets_writer;

@@ -5,7 +5,7 @@ use crate::{
         call::{Answer, Call, datum},
         trigger::{Event, Trigger},
     },
-    service::{access, host},
+    service::{access, host, rotation},
 };
 
 crate::sql_functions! {
@@ -24,6 +24,7 @@ fn member_projects(_call: Call) -> Answer {
 fn refuse_direct_change(call: Call) -> Answer {
     let trigger = Trigger::of(&call)?;
     access::require_own_change()?;
+    rotation::look_again()?;
     Ok(Some(trigger.unchanged()))
 }
 

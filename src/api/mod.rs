@@ -4,6 +4,7 @@
 mod arguments;
 pub mod browse;
 pub mod host;
+pub mod keks;
 pub mod lifecycle;
 pub mod reveal;
 pub mod sealing;

@@ -17,6 +17,12 @@ pub fn snapshot_is_fixed() -> bool {
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
+/// The database of this backend.
+pub fn database() -> u32 {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::MyDatabaseId.to_u32() }
+}
+
 /// Now, in microseconds since 2000-01-01 UTC.
 pub fn now() -> i64 {
     // SAFETY: reads the clock.
@@ -56,16 +62,22 @@ pub fn is_text(bytes: &[u8]) -> bool {
     !bytes.contains(&0) && std::str::from_utf8(bytes).is_ok()
 }
 
-/// Holds a lock on an object that only we know, until the transaction ends: writers that make the
-/// first key of a project queue here. Not an advisory lock: no user can take it.
-pub fn lock_object(relation: pg_sys::Oid, object: u32) {
-    // SAFETY: any pair of ids is a legal tag.
+/// Whether somebody is dropping, renaming or copying this database, and waits for others to leave it.
+/// For use in a transaction.
+pub fn database_is_wanted() -> bool {
+    // SAFETY: the lock that every new connection takes for a moment, asked for without waiting; it is
+    // released at the end of the transaction.
     unsafe {
-        pg_sys::LockDatabaseObject(
-            relation,
-            pg_sys::Oid::from(object),
-            0,
-            pg_sys::ExclusiveLock as pg_sys::LOCKMODE,
-        );
+        let tag = pg_sys::LOCKTAG {
+            locktag_field1: 0,
+            locktag_field2: pg_sys::DatabaseRelationId.to_u32(),
+            locktag_field3: database(),
+            locktag_field4: 0,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+            locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+        };
+        let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+        pg_sys::LockAcquire(&tag, mode, false, true)
+            == pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
     }
 }

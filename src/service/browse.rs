@@ -4,6 +4,7 @@ use super::access;
 use crate::{
     error::{Error, Result},
     pg::{
+        scan::Sees,
         server,
         spi::{Found, May, Parameter},
     },
@@ -68,7 +69,7 @@ pub fn versions(project: &Uuid, name: &str) -> Result<Vec<VersionInfo>> {
         return Err(Error::no_such_secret());
     };
     let now = server::now();
-    let stored = versions::of_secret(project, &secret.id)?;
+    let stored = versions::of_secret(project, &secret.id, Sees::Statement)?;
     let info = |stored: versions::StoredVersion| VersionInfo {
         version: stored.version,
         status: if secret.deleted_at.is_some() {

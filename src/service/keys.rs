@@ -3,7 +3,7 @@
 
 use crate::{
     error::{Error, Result},
-    pg::{scan, scan::Sees, server},
+    pg::{scan, scan::Sees},
     shmem::keyring,
     store::{
         Uuid, data_keys,
@@ -40,7 +40,7 @@ pub fn dek_to_open(project: &Uuid, dek_version: i32) -> Result<Dek> {
 pub fn dek_to_seal(project: &Uuid) -> Result<VersionedDek> {
     keyring::require_open()?;
     loop {
-        if let Some(found) = active_dek(project)? {
+        if let Some(found) = held_active_dek(project)? {
             return Ok(found);
         }
         let (kek_id, kek) = kek_to_wrap()?;
@@ -60,15 +60,10 @@ pub fn dek_to_seal(project: &Uuid) -> Result<VersionedDek> {
 /// Wraps all data keys of a project anew with the status that sealing or unsealing gives them.
 pub fn set_project_sealed(project: &Uuid, sealed: bool) -> Result<()> {
     keyring::require_open()?;
-    server::lock_object(scan::relation_id("data_keys")?, object_of(project));
-    let stored = data_keys::of_project(project, Sees::Latest)?;
-    let Some(newest) = stored.iter().map(|key| key.dek_version).max() else {
-        return Err(Error::new("PT404", "project has no data key")
-            .detail("No secret was ever stored in this project.")
-            .hint("Check the project id."));
-    };
+    let stored = locked(project)?;
+    let newest = stored.iter().map(|key| key.dek_version).max();
     for key in &stored {
-        let status = match (sealed, key.dek_version == newest) {
+        let status = match (sealed, Some(key.dek_version) == newest) {
             (true, _) => DekStatus::Disabled,
             (false, true) => DekStatus::Active,
             (false, false) => DekStatus::Retiring,
@@ -81,6 +76,34 @@ pub fn set_project_sealed(project: &Uuid, sealed: bool) -> Result<()> {
         data_keys::replace(project, key.dek_version, &wrapped, status.as_str())?;
     }
     Ok(())
+}
+
+/// All data keys of a project, which nobody else changes until the transaction ends; PT404 if it has
+/// none.
+pub fn locked(project: &Uuid) -> Result<Vec<StoredDek>> {
+    data_keys::seize(project)?;
+    let stored = data_keys::of_project(project, Sees::Latest)?;
+    if stored.is_empty() {
+        return Err(Error::new("PT404", "project has no data key")
+            .detail("No secret was ever stored in this project.")
+            .hint("Check the project id."));
+    }
+    Ok(stored)
+}
+
+/// The active data key, which cannot be removed until the transaction ends. Another one may become
+/// active between finding it and holding it.
+fn held_active_dek(project: &Uuid) -> Result<Option<VersionedDek>> {
+    loop {
+        let Some(found) = active_dek(project)? else {
+            return Ok(None);
+        };
+        data_keys::hold(project, found.dek_version)?;
+        match active_dek(project)? {
+            Some(held) if held.dek_version == found.dek_version => return Ok(Some(held)),
+            _ => {}
+        }
+    }
 }
 
 fn active_dek(project: &Uuid) -> Result<Option<VersionedDek>> {
@@ -105,20 +128,26 @@ fn visible<T>(find: impl Fn(Sees) -> Result<Option<T>>) -> Result<T> {
     }
 }
 
-fn unwrap_dek(project: &Uuid, stored: &StoredDek) -> Result<Dek> {
+pub fn unwrap_dek(project: &Uuid, stored: &StoredDek) -> Result<Dek> {
     let identity = identity(project, stored)?;
     let dek = kek_to_unwrap(stored.kek_id)?.unwrap(&stored.encrypted, &identity)?;
     // Looked at only now that it is authenticated.
     if identity.status == DekStatus::Disabled {
-        return Err(Error::sealed(
-            "The project is sealed.",
-            "A member of meshhook_secrets_kek_admin opens it with meshhook_secrets.unseal(project_id).",
-        ));
+        return Err(project_sealed());
     }
     Ok(dek)
 }
 
-fn identity(project: &Uuid, stored: &StoredDek) -> Result<DekIdentity> {
+/// PT503: the project is sealed.
+pub fn project_sealed() -> Error {
+    Error::sealed(
+        "The project is sealed.",
+        "A member of meshhook_secrets_kek_admin opens it with meshhook_secrets.unseal(project_id).",
+    )
+}
+
+/// What the wrap of a data key is bound to.
+pub fn identity(project: &Uuid, stored: &StoredDek) -> Result<DekIdentity> {
     Ok(DekIdentity {
         project_id: *project,
         dek_version: stored.dek_version,
@@ -128,7 +157,7 @@ fn identity(project: &Uuid, stored: &StoredDek) -> Result<DekIdentity> {
 }
 
 /// The KEK with this id, to unwrap a data key.
-fn kek_to_unwrap(kek_id: i32) -> Result<Kek> {
+pub fn kek_to_unwrap(kek_id: i32) -> Result<Kek> {
     let stored = visible(|sees| keks::find(kek_id, sees))?;
     let (status, kek) = unwrap_kek(&stored)?;
     if !status.may_unwrap() {
@@ -140,59 +169,106 @@ fn kek_to_unwrap(kek_id: i32) -> Result<Kek> {
     Ok(kek)
 }
 
-/// The active KEK, to wrap a data key; the first one is made here.
-fn kek_to_wrap() -> Result<(i32, Kek)> {
-    if let Some(found) = active_kek(&keks::all(Sees::Latest)?)? {
+/// The active KEK, to wrap a data key; the first one is made here. It cannot be retired until the
+/// transaction ends.
+pub fn kek_to_wrap() -> Result<(i32, Kek)> {
+    if let Some(found) = held_active_kek()? {
         return Ok(found);
     }
     scan::lock_against_writers("kek_storage")?;
-    let stored = keks::all(Sees::Latest)?;
-    if let Some(found) = active_kek(&stored)? {
+    if let Some(found) = held_active_kek()? {
         return Ok(found);
     }
-    if !stored.is_empty() {
+    if !keks::all(Sees::Latest)?.is_empty() {
         return Err(Error::sealed(
             "No KEK is active.",
-            "A member of meshhook_secrets_kek_admin enables one or makes a new one.",
+            "A member of meshhook_secrets_kek_admin makes another one active with meshhook_secrets.kek_rotate().",
         ));
     }
-    let kek_id = 1;
-    let root_key_id = keyring::root_ids()?.into_iter().next().ok_or_else(no_root_key)?;
-    let root = keyring::root(&root_key_id)?.ok_or_else(no_root_key)?;
-    let kek = Kek::generate()?;
-    let identity = KekIdentity { kek_id, root_key_id: &root_key_id, status: KekStatus::Active };
-    keks::insert_active(kek_id, &root.wrap(&kek, &identity)?, &root_key_id)?;
-    Ok((kek_id, kek))
+    let kek = make_kek(1, KekStatus::Active)?;
+    Ok((1, kek))
 }
 
-fn active_kek(stored: &[StoredKek]) -> Result<Option<(i32, Kek)>> {
-    let active = stored
-        .iter()
-        .find(|kek| kek.status.parse().is_ok_and(|status: KekStatus| status.may_wrap()));
-    active.map(|stored| Ok((stored.kek_id, unwrap_kek(stored)?.1))).transpose()
+/// The active KEK. A rotation may come between finding it and holding it: then there is another.
+fn held_active_kek() -> Result<Option<(i32, Kek)>> {
+    loop {
+        let Some(kek_id) = active_kek()?.map(|stored| stored.kek_id) else {
+            return Ok(None);
+        };
+        keks::hold(kek_id)?;
+        if let Some(stored) = active_kek()?.filter(|stored| stored.kek_id == kek_id) {
+            return Ok(Some((kek_id, unwrap_kek(&stored)?.1)));
+        }
+    }
+}
+
+/// The row of the active KEK.
+pub fn active_kek() -> Result<Option<StoredKek>> {
+    let stored = keks::all(Sees::Latest)?;
+    let may_wrap = |kek: &StoredKek| kek.status.parse().is_ok_and(KekStatus::may_wrap);
+    Ok(stored.into_iter().find(may_wrap))
+}
+
+/// Makes a KEK under the current root key.
+pub fn make_kek(kek_id: i32, status: KekStatus) -> Result<Kek> {
+    let kek = Kek::generate()?;
+    let (root_key_id, encrypted) = wrap_kek(kek_id, status, &kek)?;
+    keks::insert(kek_id, &encrypted, &root_key_id, status.as_str())?;
+    Ok(kek)
+}
+
+/// Wraps a KEK with the current root key: the root key's fingerprint and the envelope.
+pub fn wrap_kek(kek_id: i32, status: KekStatus, kek: &Kek) -> Result<(String, Vec<u8>)> {
+    keyring::require_open()?;
+    let root_key_id = keyring::root_ids()?.into_iter().next().ok_or_else(no_root_key)?;
+    let root = keyring::root(&root_key_id)?.ok_or_else(no_root_key)?;
+    let identity = KekIdentity { kek_id, root_key_id: &root_key_id, status };
+    let encrypted = root.wrap(kek, &identity)?;
+    Ok((root_key_id, encrypted))
 }
 
 /// Unwraps a KEK with its root key, or finds it in memory. A KEK in memory is found only by the
 /// very row that was authenticated when it was unwrapped, so a changed row is always noticed.
-fn unwrap_kek(stored: &StoredKek) -> Result<(KekStatus, Kek)> {
-    let status: KekStatus = stored.status.parse()?;
-    let Some(encrypted) = &stored.encrypted else {
+pub fn unwrap_kek(stored: &StoredKek) -> Result<(KekStatus, Kek)> {
+    let Some(digest) = digest(stored)? else {
         return Err(Error::sealed(
             format!("KEK {} is destroyed.", stored.kek_id),
             "What it wrapped cannot be recovered, except from a backup made before.",
         ));
     };
-    let identity = KekIdentity { kek_id: stored.kek_id, root_key_id: &stored.root_key_id, status };
-    let digest = wrap_digest(&identity, encrypted);
+    let status: KekStatus = stored.status.parse()?;
     if let Some(kek) = keyring::kek(&digest)? {
         return Ok((status, kek));
     }
+    let kek = unwrap_kek_anew(stored)?;
+    keyring::keep_kek(&digest, &kek, &stored.root_key_id)?;
+    Ok((status, kek))
+}
+
+/// Unwraps a KEK with its root key, whether or not it is in memory.
+pub fn unwrap_kek_anew(stored: &StoredKek) -> Result<Kek> {
+    let status: KekStatus = stored.status.parse()?;
+    let encrypted = stored.encrypted.as_deref().ok_or_else(Error::corrupted)?;
     let Some(root) = keyring::root(&stored.root_key_id)? else {
         return Err(missing_root_key(stored, status, encrypted)?);
     };
-    let kek = root.unwrap(encrypted, &identity)?;
-    keyring::keep_kek(&digest, &kek, &stored.root_key_id)?;
-    Ok((status, kek))
+    let identity = KekIdentity { kek_id: stored.kek_id, root_key_id: &stored.root_key_id, status };
+    Ok(root.unwrap(encrypted, &identity)?)
+}
+
+/// Wipes a KEK from memory.
+pub fn forget(stored: &StoredKek) -> Result<()> {
+    match digest(stored)? {
+        Some(digest) => keyring::forget_kek(&digest),
+        None => Ok(()),
+    }
+}
+
+/// What a KEK is found by in memory; `None` once it is destroyed.
+fn digest(stored: &StoredKek) -> Result<Option<[u8; 32]>> {
+    let status = stored.status.parse()?;
+    let identity = KekIdentity { kek_id: stored.kek_id, root_key_id: &stored.root_key_id, status };
+    Ok(stored.encrypted.as_deref().map(|encrypted| wrap_digest(&identity, encrypted)))
 }
 
 /// The KEK names a root key that is not loaded: either that key is missing, or somebody changed the
@@ -222,11 +298,4 @@ fn missing_root_key(stored: &StoredKek, status: KekStatus, encrypted: &[u8]) -> 
 
 fn no_root_key() -> Error {
     Error::sealed("The root key is not loaded.", "Try again.")
-}
-
-/// An object id for the lock of a project. Two projects with the same one merely queue together; all
-/// bytes count, since UUIDs made at about the same time begin alike.
-fn object_of(project: &Uuid) -> u32 {
-    let words = project.as_chunks::<4>().0;
-    words.iter().fold(0, |id, word| id ^ u32::from_le_bytes(*word))
 }

@@ -3,8 +3,14 @@
 pub mod access;
 pub mod browse;
 pub mod host;
+pub mod kek_life;
+pub mod kek_status;
 mod keys;
 pub mod lifecycle;
+pub mod reencrypt;
 pub mod reveal;
+pub mod root_keys;
+pub mod rotation;
 pub mod sealing;
+pub mod verify;
 pub mod write;

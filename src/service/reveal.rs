@@ -113,7 +113,7 @@ pub fn open(secret: &Secret, dek: &Dek, version: Option<i32>, sees: Sees) -> Res
 
 /// Opens a stored version, expired or not. `dek` is the one of the metadata, most likely also the
 /// one of the value.
-fn open_version(secret: &Secret, dek: &Dek, stored: &StoredVersion) -> Result<Value> {
+pub fn open_version(secret: &Secret, dek: &Dek, stored: &StoredVersion) -> Result<Value> {
     let identity = ValueIdentity {
         project_id: secret.project_id,
         secret_id: secret.id,

@@ -210,7 +210,7 @@ pub fn reseal(secret: &Secret, expires_at: Option<Timestamp>) -> Result<()> {
     let value = dek.open(&stored.value, &identity)?;
     identity.expires_at = expires_at;
     let sealed = dek.seal(&value, &identity)?;
-    versions::replace(&project, &id, stored.version, &sealed, expires_at)
+    versions::replace(&project, &id, stored.version, stored.dek_version, &sealed, expires_at)
 }
 
 /// The version that is about to be replaced stops working at `at`, or earlier if it already would.

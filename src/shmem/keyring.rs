@@ -193,7 +193,13 @@ fn sealed_by_operator(state: &mut State) {
     state.remedy.set("Call meshhook_secrets.unseal() as a member of meshhook_secrets_kek_admin.");
 }
 
-fn require_preloaded() -> Result<()> {
+/// Whether the library was loaded at server start.
+pub fn is_preloaded() -> bool {
+    PRELOADED.load(Ordering::Relaxed)
+}
+
+/// 55000 unless the library was loaded at server start.
+pub fn require_preloaded() -> Result<()> {
     if PRELOADED.load(Ordering::Relaxed) { Ok(()) } else { Err(Error::not_preloaded()) }
 }
 
@@ -285,6 +291,17 @@ pub fn keep_kek(digest: &[u8; 32], kek: &Kek, root_id: &str) -> Result<()> {
     })?;
     wipe_registers();
     Ok(())
+}
+
+/// Wipes a KEK from memory.
+pub fn forget_kek(digest: &[u8; 32]) -> Result<()> {
+    write(|_, vault| {
+        for index in ways(digest) {
+            if vault.keks[index].holds(digest) {
+                vault.keks[index].wipe();
+            }
+        }
+    })
 }
 
 fn ways(digest: &[u8; 32]) -> impl Iterator<Item = usize> + use<> {

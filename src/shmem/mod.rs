@@ -1,6 +1,7 @@
 //! Keys in memory: a mapping of their own that no core dump shows ([`region`]), and the keyring in
-//! it with its lock ([`keyring`]).
+//! it with its lock ([`keyring`]). Beside it, what workers have to do ([`board`]).
 
+pub mod board;
 pub mod keyring;
 mod region;
 

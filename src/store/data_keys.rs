@@ -2,14 +2,14 @@
 
 use super::{Uuid, guard::change};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     pg::{
         scan::{self, Key, Row, Sees},
         spi::{May, Statement, parameter, uuid},
         user::Acting,
     },
 };
-use pgrx::pg_sys::{BYTEAOID, INT4OID, TEXTOID, UUIDOID};
+use pgrx::pg_sys::{BYTEAOID, INT4OID, INT8OID, TEXTOID, UUIDOID};
 use std::ops::ControlFlow;
 
 /// A row, without its project.
@@ -56,6 +56,27 @@ pub fn insert_active(
     Ok(change(|| INSERT.execute(May::WriteLatest, &parameters))? == 1)
 }
 
+/// Keeps a data key from being removed until the transaction ends: whoever seals with it holds this.
+pub fn hold(project: &Uuid, dek_version: i32) -> Result<()> {
+    static HOLD: Statement = Statement::new(
+        c"SELECT FROM meshhook_secrets.data_keys WHERE project_id OPERATOR(pg_catalog.=) $1 AND dek_version OPERATOR(pg_catalog.=) $2 FOR KEY SHARE",
+        &[UUIDOID, INT4OID],
+    );
+    let _owner = Acting::as_owner()?;
+    HOLD.run(May::WriteLatest, &[uuid(project), parameter(dek_version)], |_| Ok(()))
+}
+
+/// Waits until nobody holds the data keys of a project, and keeps everybody from them until the
+/// transaction ends.
+pub fn seize(project: &Uuid) -> Result<()> {
+    static SEIZE: Statement = Statement::new(
+        c"SELECT FROM meshhook_secrets.data_keys WHERE project_id OPERATOR(pg_catalog.=) $1 FOR UPDATE",
+        &[UUIDOID],
+    );
+    let _owner = Acting::as_owner()?;
+    SEIZE.run(May::WriteLatest, &[uuid(project)], |_| Ok(()))
+}
+
 /// Gives a data key another wrap and status.
 pub fn replace(project: &Uuid, dek_version: i32, encrypted: &[u8], status: &str) -> Result<()> {
     static UPDATE: Statement = Statement::new(
@@ -66,6 +87,63 @@ pub fn replace(project: &Uuid, dek_version: i32, encrypted: &[u8], status: &str)
     let parameters =
         [uuid(project), parameter(dek_version), parameter(encrypted), parameter(status)];
     change(|| UPDATE.change_one(&parameters))
+}
+
+/// A data key to be rewrapped.
+pub struct Wrapped {
+    pub project_id: Uuid,
+    pub key: StoredDek,
+}
+
+/// How many data keys a KEK wraps.
+pub fn count_of_kek(kek_id: i32) -> Result<i64> {
+    static COUNT: Statement = Statement::new(
+        c"SELECT pg_catalog.count(*) FROM meshhook_secrets.data_keys WHERE kek_id OPERATOR(pg_catalog.=) $1",
+        &[INT4OID],
+    );
+    let _owner = Acting::as_owner()?;
+    COUNT.run(May::WriteLatest, &[parameter(kek_id)], |found| Ok(found.get(0, 1).unwrap_or(0)))
+}
+
+/// Data keys that a KEK wraps, after this one in the order of project and version; locked until the
+/// transaction ends. Those that others have locked are left out.
+pub fn take_of_kek(kek_id: i32, after: (&Uuid, i32), limit: i64) -> Result<Vec<Wrapped>> {
+    static TAKE: Statement = Statement::new(
+        c"SELECT project_id, dek_version, dek_encrypted, status FROM meshhook_secrets.data_keys WHERE kek_id OPERATOR(pg_catalog.=) $1 AND (project_id, dek_version) OPERATOR(pg_catalog.>) ($2, $3) ORDER BY project_id USING OPERATOR(pg_catalog.<), dek_version USING OPERATOR(pg_catalog.<) LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED",
+        &[INT4OID, UUIDOID, INT4OID, INT8OID],
+    );
+    of_kek(&TAKE, May::Write, kek_id, after, limit)
+}
+
+/// As [`take_of_kek`], without locking.
+pub fn list_of_kek(kek_id: i32, after: (&Uuid, i32), limit: i64) -> Result<Vec<Wrapped>> {
+    static LIST: Statement = Statement::new(
+        c"SELECT project_id, dek_version, dek_encrypted, status FROM meshhook_secrets.data_keys WHERE kek_id OPERATOR(pg_catalog.=) $1 AND (project_id, dek_version) OPERATOR(pg_catalog.>) ($2, $3) ORDER BY project_id USING OPERATOR(pg_catalog.<), dek_version USING OPERATOR(pg_catalog.<) LIMIT $4",
+        &[INT4OID, UUIDOID, INT4OID, INT8OID],
+    );
+    of_kek(&LIST, May::Read, kek_id, after, limit)
+}
+
+/// Moves a data key to another KEK, by its new wrap.
+pub fn rewrap(project: &Uuid, dek_version: i32, kek_id: i32, encrypted: &[u8]) -> Result<()> {
+    static UPDATE: Statement = Statement::new(
+        c"UPDATE meshhook_secrets.data_keys SET kek_id = $3, dek_encrypted = $4, rotated_at = pg_catalog.now() WHERE project_id OPERATOR(pg_catalog.=) $1 AND dek_version OPERATOR(pg_catalog.=) $2",
+        &[UUIDOID, INT4OID, INT4OID, BYTEAOID],
+    );
+    let _owner = Acting::as_owner()?;
+    let parameters =
+        [uuid(project), parameter(dek_version), parameter(kek_id), parameter(encrypted)];
+    change(|| UPDATE.change_one(&parameters))
+}
+
+/// Removes a version of a project's data key.
+pub fn delete(project: &Uuid, dek_version: i32) -> Result<()> {
+    static DELETE: Statement = Statement::new(
+        c"DELETE FROM meshhook_secrets.data_keys WHERE project_id OPERATOR(pg_catalog.=) $1 AND dek_version OPERATOR(pg_catalog.=) $2",
+        &[UUIDOID, INT4OID],
+    );
+    let _owner = Acting::as_owner()?;
+    change(|| DELETE.change_one(&[uuid(project), parameter(dek_version)]))
 }
 
 /// Removes all secrets and data keys of a project: what is left of it in backups without its data
@@ -111,6 +189,32 @@ pub fn sealed_projects() -> Result<i64> {
     projects.sort_unstable();
     projects.dedup();
     Ok(projects.len() as i64)
+}
+
+fn of_kek(
+    statement: &'static Statement,
+    may: May,
+    kek_id: i32,
+    after: (&Uuid, i32),
+    limit: i64,
+) -> Result<Vec<Wrapped>> {
+    let _owner = Acting::as_owner()?;
+    let parameters = [parameter(kek_id), uuid(after.0), parameter(after.1), parameter(limit)];
+    statement.run(may, &parameters, |found| {
+        let read = |row| {
+            let project: pgrx::Uuid = found.get(row, 1).ok_or_else(Error::corrupted)?;
+            Ok(Wrapped {
+                project_id: *project.as_bytes(),
+                key: StoredDek {
+                    dek_version: found.get(row, 2).ok_or_else(Error::corrupted)?,
+                    kek_id,
+                    encrypted: found.get(row, 3).ok_or_else(Error::corrupted)?,
+                    status: found.get(row, 4).ok_or_else(Error::corrupted)?,
+                },
+            })
+        };
+        (0..found.count()).map(read).collect()
+    })
 }
 
 fn stored(row: &Row) -> Result<StoredDek> {

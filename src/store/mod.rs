@@ -8,6 +8,7 @@ pub mod binding;
 pub mod browse;
 pub mod data_keys;
 pub mod guard;
+pub mod jobs;
 pub mod keks;
 pub mod secrets;
 pub mod versions;

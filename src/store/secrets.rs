@@ -1,5 +1,5 @@
-//! `project_secrets`: every statement but a removal runs as the caller, so that row-level security and
-//! column privileges decide.
+//! `project_secrets`: statements run as the caller, so that row-level security and column privileges
+//! decide, but for removals and key administration, which say so.
 
 use super::{Timestamp, Uuid, guard::change};
 use crate::{
@@ -102,6 +102,41 @@ pub fn find_many(project: &Uuid, names: Option<Datum>) -> Result<Vec<Secret>> {
         Some(names) => NAMED.run(May::Read, &[uuid(project), Some(names)], read),
         None => ALL.run(May::Read, &[uuid(project)], read),
     }
+}
+
+/// All secrets of a project, locked until the transaction ends. As the owner.
+pub fn all_for_update(project: &Uuid) -> Result<Vec<Secret>> {
+    static ALL: Statement = Statement::new(select!("FOR UPDATE"), &[UUIDOID]);
+    let _owner = Acting::as_owner()?;
+    ALL.run(May::WriteLatest, &[uuid(project)], |found| {
+        (0..found.count()).map(|row| secret(project, found, row)).collect()
+    })
+}
+
+/// The secrets of a project whose mac this version of its data key makes. As the owner.
+pub fn all_of_dek(project: &Uuid, dek_version: i32) -> Result<Vec<Secret>> {
+    static ALL: Statement =
+        Statement::new(select!("AND dek_version OPERATOR(pg_catalog.=) $2"), &[UUIDOID, INT4OID]);
+    let _owner = Acting::as_owner()?;
+    ALL.run(May::Read, &[uuid(project), parameter(dek_version)], |found| {
+        (0..found.count()).map(|row| secret(project, found, row)).collect()
+    })
+}
+
+/// Writes data key version and mac of a secret, nothing else. As the owner.
+pub fn update_mac(secret: &Secret) -> Result<()> {
+    static UPDATE: Statement = Statement::new(
+        c"UPDATE meshhook_secrets.project_secrets SET dek_version = $3, mac = $4 WHERE project_id OPERATOR(pg_catalog.=) $1 AND id OPERATOR(pg_catalog.=) $2",
+        &[UUIDOID, UUIDOID, INT4OID, BYTEAOID],
+    );
+    let _owner = Acting::as_owner()?;
+    let parameters = [
+        uuid(&secret.project_id),
+        uuid(&secret.id),
+        parameter(secret.dek_version),
+        parameter(secret.mac.as_slice()),
+    ];
+    change(|| UPDATE.change_one(&parameters))
 }
 
 /// Adds a secret; false if another transaction was faster with this name.

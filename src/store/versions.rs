@@ -39,11 +39,11 @@ pub fn find(
 }
 
 /// The stored versions of a secret, oldest first.
-pub fn of_secret(project: &Uuid, secret: &Uuid) -> Result<Vec<StoredVersion>> {
+pub fn of_secret(project: &Uuid, secret: &Uuid, sees: Sees) -> Result<Vec<StoredVersion>> {
     let mut versions = Vec::new();
     let keys = [Key::uuid(1, project), Key::uuid(2, secret)];
     let index = Some("secret_versions_pkey");
-    scan::rows("secret_versions", index, Sees::Statement, &keys, |row| {
+    scan::rows("secret_versions", index, sees, &keys, |row| {
         versions.push(stored(row)?);
         Ok(ControlFlow::<()>::Continue(()))
     })?;
@@ -75,12 +75,13 @@ pub fn replace(
     project: &Uuid,
     secret: &Uuid,
     version: i32,
+    dek_version: i32,
     value: &[u8],
     expires_at: Option<Timestamp>,
 ) -> Result<()> {
     static UPDATE: Statement = Statement::new(
-        c"UPDATE meshhook_secrets.secret_versions SET value = $4, expires_at = $5 WHERE project_id OPERATOR(pg_catalog.=) $1 AND secret_id OPERATOR(pg_catalog.=) $2 AND version OPERATOR(pg_catalog.=) $3",
-        &[UUIDOID, UUIDOID, INT4OID, BYTEAOID, TIMESTAMPTZOID],
+        c"UPDATE meshhook_secrets.secret_versions SET dek_version = $6, value = $4, expires_at = $5 WHERE project_id OPERATOR(pg_catalog.=) $1 AND secret_id OPERATOR(pg_catalog.=) $2 AND version OPERATOR(pg_catalog.=) $3",
+        &[UUIDOID, UUIDOID, INT4OID, BYTEAOID, TIMESTAMPTZOID, INT4OID],
     );
     let _owner = Acting::as_owner()?;
     let parameters = [
@@ -89,6 +90,7 @@ pub fn replace(
         parameter(version),
         parameter(value),
         expires_at.map(Datum::from),
+        parameter(dek_version),
     ];
     change(|| UPDATE.change_one(&parameters))
 }

@@ -2,6 +2,7 @@
 //! by itself after a failure. Never the postmaster: a source that hangs must not keep the server
 //! from starting.
 
+use super::stop;
 use crate::{
     pg::raise,
     root_key::{self, Interruption, Outcome},
@@ -92,12 +93,6 @@ fn interruption(asked: u64) -> Option<Interruption> {
     }
     let asked_again = keyring::task().is_ok_and(|task| task.asked > asked || task.forbidden);
     (RELOAD.get() || asked_again).then_some(Interruption::Restart)
-}
-
-/// Ends the worker. Status 1: the postmaster starts it again unless the server shuts down.
-fn stop() -> ! {
-    // SAFETY: ends this process by PostgreSQL's own rules.
-    unsafe { pg_sys::proc_exit(1) }
 }
 
 enum Fetched {

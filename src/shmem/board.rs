@@ -1,0 +1,137 @@
+//! The board: in which databases there is work, and when. Backends write on it, the launcher reads it
+//! and starts a worker for a database whose time has come.
+//!
+//! One lock over all of it, held for a few copies, never across SPI or anything that can raise an
+//! ERROR. It is no truth of its own: at server start the launcher looks into every database anew.
+
+use crate::error::Result;
+use pgrx::{PGRXSharedMemory, PgLwLock, pg_shmem_init, pg_sys, prelude::*};
+use std::cell::RefCell;
+
+/// Databases with work ahead at a time. A further one waits until the next server start, or until one
+/// of its callers asks again.
+const DATABASES: usize = 128;
+
+/// What is to be done in a database.
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    /// The database's OID; 0: free.
+    database: u32,
+    /// When, in microseconds since 2000-01-01 UTC.
+    due: i64,
+    /// How often in a row its worker ended without saying what is next.
+    failures: u32,
+    /// Counts what was posted, so that a worker's word about what it has seen does not wipe out what
+    /// came later.
+    posted: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Board {
+    entries: [Entry; DATABASES],
+    /// The launcher's latch, as an address valid in every process; 0 while there is no launcher.
+    launcher: usize,
+}
+
+// SAFETY: plain data; `launcher` is an address in PostgreSQL's own shared memory.
+unsafe impl PGRXSharedMemory for Board {}
+
+// SAFETY: no other tranche has this name.
+static BOARD: PgLwLock<Board> = unsafe { PgLwLock::new(c"meshhook_secrets_board") };
+
+/// Makes the board. Called once, in the postmaster, while it preloads us.
+pub fn init() {
+    pg_shmem_init!(BOARD = Board { entries: [Entry::default(); DATABASES], launcher: 0 });
+}
+
+/// Once this transaction is committed, there is work in the database.
+pub fn wake_at_commit(database: u32) -> Result<()> {
+    thread_local! {
+        static WAITING: RefCell<bool> = const { RefCell::new(false) };
+    }
+    super::keyring::require_preloaded()?;
+    if WAITING.replace(true) {
+        return Ok(());
+    }
+    pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, move || {
+        WAITING.set(false);
+        post(database);
+        wake();
+    });
+    pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Abort, || WAITING.set(false));
+    Ok(())
+}
+
+/// The launcher signs on.
+pub fn attach_launcher() {
+    // SAFETY: this process's own latch.
+    let latch = unsafe { pg_sys::MyLatch } as usize;
+    BOARD.exclusive().launcher = latch;
+}
+
+/// There is work in the database now.
+pub fn post(database: u32) {
+    let mut board = BOARD.exclusive();
+    let known = board.entries.iter().position(|entry| entry.database == database);
+    let place = known.or_else(|| board.entries.iter().position(|entry| entry.database == 0));
+    if let Some(place) = place {
+        let posted = board.entries[place].posted.wrapping_add(1);
+        board.entries[place] = Entry { database, due: 0, failures: 0, posted };
+    }
+}
+
+/// What a worker of the database has to answer with [`done`]; asked before it looks for work.
+pub fn posted(database: u32) -> u64 {
+    let board = BOARD.share();
+    let mut entries = board.entries.iter();
+    entries.find(|entry| entry.database == database).map_or(0, |entry| entry.posted)
+}
+
+/// All that was posted up to `posted` is done; the next is due at this time, or there is nothing more.
+pub fn done(database: u32, posted: u64, due: Option<i64>) {
+    let mut board = BOARD.exclusive();
+    let mut entries = board.entries.iter_mut();
+    if let Some(entry) = entries.find(|entry| entry.database == database && entry.posted == posted)
+    {
+        *entry = match due {
+            Some(due) => Entry { database, due, failures: 0, posted },
+            None => Entry { posted, ..Entry::default() },
+        };
+    }
+}
+
+/// The database is gone.
+pub fn clear(database: u32) {
+    for entry in BOARD.exclusive().entries.iter_mut().filter(|entry| entry.database == database) {
+        *entry = Entry::default();
+    }
+}
+
+/// The database whose time comes first, and when.
+pub fn next() -> Option<(u32, i64)> {
+    let board = BOARD.share();
+    let used = board.entries.iter().filter(|entry| entry.database != 0);
+    used.map(|entry| (entry.database, entry.due)).min_by_key(|(_, due)| *due)
+}
+
+/// A worker is being started for the database: unless it says something else, it is tried again, later
+/// each time.
+pub fn take(database: u32, now: i64) {
+    const FIRST: i64 = 1_000_000;
+    const LAST: i64 = 60_000_000;
+    let mut board = BOARD.exclusive();
+    if let Some(entry) = board.entries.iter_mut().find(|entry| entry.database == database) {
+        let pause = FIRST.saturating_mul(1 << entry.failures.min(20)).min(LAST);
+        entry.due = now + pause;
+        entry.failures = entry.failures.saturating_add(1);
+    }
+}
+
+fn wake() {
+    let launcher = BOARD.share().launcher;
+    if launcher != 0 {
+        // SAFETY: latches of processes live in shared memory and stay valid when their owner is
+        // gone; a latch that is set for nobody does nothing.
+        unsafe { pg_sys::SetLatch(launcher as *mut pg_sys::Latch) };
+    }
+}

@@ -1,0 +1,156 @@
+//! The maintenance worker of one database: rewraps data keys during a rotation, rotates by schedule,
+//! destroys KEKs whose wait is over. It is started by the launcher when there is something to do, does
+//! it in short transactions, writes on the board when there will be something again, and ends: so it
+//! keeps nobody from dropping the database or the extension. After an error it ends too, and is
+//! started again, later each time.
+
+use super::stop;
+use crate::{
+    error::{Error, Refusal, Result},
+    gucs,
+    pg::{raise::Thrown, scan, server},
+    service::{kek_life, rotation},
+    shmem::{board, keyring},
+};
+use pgrx::{
+    bgworkers::{BackgroundWorker, SignalWakeFlags},
+    pg_sys,
+    prelude::*,
+};
+use std::{ffi::CString, time::Duration};
+
+/// The worker's main function; the argument is the database's OID.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn meshhook_secrets_maintenance(argument: pg_sys::Datum) {
+    let database = argument.value() as u32;
+    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(database)), None);
+    // Whoever waits for a lock for long lets others wait: the launcher starts one worker at a time.
+    // SAFETY: a setting of this session.
+    unsafe {
+        pg_sys::SetConfigOption(
+            c"lock_timeout".as_ptr(),
+            c"5s".as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+        );
+    }
+    if let Err(thrown) = run(database).map_err(Thrown::from) {
+        // SAFETY: nothing with a destructor is left in this frame. The transaction is still open, and
+        // ends with the process.
+        unsafe { thrown.throw() }
+    }
+}
+
+/// Does all there is to do. Only an error of PostgreSQL's comes out.
+fn run(database: u32) -> Result<()> {
+    let posted = board::posted(database);
+    if !transaction("looking for work", is_installed)? {
+        board::done(database, posted, None);
+        return Ok(());
+    }
+    if keyring::status()?.sealed {
+        // Nothing can be done without keys; the launcher comes back by and by.
+        return Ok(());
+    }
+    let done = transaction("looking for work", start_due)
+        .and_then(|()| rewrap_all())
+        .and_then(|()| transaction("looking for work", kek_life::next_due));
+    match done {
+        Ok(due) => board::done(database, posted, due),
+        Err(Error::Refused(_)) if !transaction("looking for work", is_installed)? => {
+            // Dropped meanwhile.
+            board::done(database, posted, None);
+        }
+        Err(Error::Refused(refusal)) => transaction("reporting", || report(&refusal))?,
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+fn is_installed() -> Result<bool> {
+    Ok(scan::relation_id("kek_storage").is_ok())
+}
+
+/// Does by itself what is due by schedule.
+fn start_due() -> Result<()> {
+    kek_life::destroy_due()?;
+    let next = kek_life::next_rotation(scan::Sees::Latest)?;
+    if next.is_some_and(|at| at <= server::now()) && rotation::running()?.is_none() {
+        rotation::rotate(Some(String::from("schedule")), String::from("system"))?;
+    }
+    Ok(())
+}
+
+/// Rewraps batch by batch, each in a transaction of its own.
+fn rewrap_all() -> Result<()> {
+    let mut position = rotation::Position::default();
+    while transaction("rewrapping data keys", rotation::is_due)? {
+        let size = gucs::rewrap_batch_size();
+        let batch = transaction("rewrapping data keys", || rotation::rewrap(size, &mut position))?;
+        let stuck = batch.rewrapped == 0 && batch.remaining.is_some();
+        if stuck && transaction("rewrapping data keys", rotation::is_due)? {
+            // What keeps it from going on is written down; the launcher comes back.
+            return Err(Error::conflict("rotation cannot be finished yet"));
+        }
+        if !BackgroundWorker::wait_latch(Some(gucs::rewrap_pause().max(Duration::from_millis(1)))) {
+            stop();
+        }
+        if BackgroundWorker::sighup_received() {
+            // SAFETY: the standard reaction of a worker to SIGHUP.
+            unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
+        }
+        if transaction("rewrapping data keys", || Ok(server::database_is_wanted()))? {
+            stop();
+        }
+    }
+    Ok(())
+}
+
+/// What keeps the work from going on is written where kek_status() shows it.
+fn report(refusal: &Refusal) -> Result<()> {
+    let Some(job) = rotation::running()? else {
+        return Ok(());
+    };
+    let text = match &refusal.detail {
+        Some(detail) => format!("{}: {detail}", refusal.message),
+        None => String::from(refusal.message),
+    };
+    if job.last_error.is_some() {
+        return Ok(()); // told already, and more exactly
+    }
+    rotation::report_failure(&job, Some(&text))
+}
+
+/// Runs `work` in a transaction of its own, which is rolled back if it is refused. After an error of
+/// PostgreSQL's the transaction stays as it is: the error lives in its memory, and ends the process.
+fn transaction<T>(activity: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    show(pg_sys::BackendState::STATE_RUNNING, &format!("meshhook_secrets: {activity}"));
+    // SAFETY: the standard frame of a transaction in a background worker.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+    }
+    let result = work();
+    // SAFETY: as above.
+    unsafe {
+        match &result {
+            Ok(_) => {
+                pg_sys::PopActiveSnapshot();
+                pg_sys::CommitTransactionCommand();
+            }
+            Err(Error::Refused(_)) => pg_sys::AbortCurrentTransaction(),
+            Err(Error::Postgres(_)) => return result,
+        }
+    }
+    result
+}
+
+fn show(state: pg_sys::BackendState::Type, activity: &str) {
+    if let Ok(text) = CString::new(activity) {
+        // SAFETY: the text is copied.
+        unsafe { pg_sys::pgstat_report_activity(state, text.as_ptr()) };
+    }
+}
