@@ -12,7 +12,7 @@ WITH_PG = PG_CONFIG="$(PG_CONFIG)" PGRX_PG_CONFIG_PATH="$(PG_CONFIG)"
 TESTS = -p meshhook_secrets_core -p meshhook_secrets_tests
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build install package test lint fmt test-core test-blackbox demo demo-stop clean
+.PHONY: help deps build install package test lint fmt test-core test-blackbox demo demo-stop bench-rotation clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,7 +45,7 @@ test-core: deps ## the pure core: no server, seconds
 	cargo test -p meshhook_secrets_core
 
 test-blackbox: build ## real servers, real clients; T=name runs only tests of this name
-	@scripts/install-deps gdb
+	@scripts/install-deps gdb pg_cron
 	$(WITH_PG) cargo test -p meshhook_secrets_tests $(T)
 
 demo: build ## start the demo and say where it is
@@ -53,6 +53,9 @@ demo: build ## start the demo and say where it is
 
 demo-stop: ## stop the demo and remove its files
 	@demo/stop
+
+bench-rotation: build ## measure rotations of the KEK against plain UPDATEs; OPTIONS=--quick takes a minute
+	@$(WITH_PG) bench/rotation $(OPTIONS)
 
 clean: ## remove everything built
 	cargo clean

@@ -699,7 +699,14 @@ impl<'c> Project<'c> {
 
 /// All that is stored, as one text: rows and where they are, so that a rewritten one shows.
 fn stored(superuser: &mut Client) -> String {
-    let tables = ["kek_storage", "data_keys", "project_secrets", "secret_versions", "settings"];
+    let tables = [
+        "kek_storage",
+        "data_keys",
+        "project_secrets",
+        "rotation_jobs",
+        "secret_versions",
+        "settings",
+    ];
     let all = tables.map(|table| {
         format!("SELECT '{table}' || t.ctid::text || t::text AS r FROM meshhook_secrets.{table} t")
     });

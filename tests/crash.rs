@@ -325,9 +325,17 @@ impl<'d> Ledger<'d> {
         for name in &self.created {
             assert_eq!(get(&mut member, self.project, name), *name);
         }
-        let list = "SELECT name FROM meshhook_secrets.secret_list($1, page_size => 1000)";
-        let listed = member.query(list, &[&self.project]).unwrap();
-        assert!(listed.len() >= WRITERS && listed.len() < 1000, "{} secrets", listed.len());
+        let page =
+            "SELECT name FROM meshhook_secrets.secret_list($1, after => $2, page_size => 1000)";
+        let mut listed: Vec<String> = Vec::new();
+        loop {
+            let rows = member.query(page, &[&self.project, &listed.last()]).unwrap();
+            listed.extend(rows.iter().map(|row| row.get::<_, String>(0)));
+            if rows.len() < 1000 {
+                break;
+            }
+        }
+        assert!(listed.len() >= WRITERS, "{} secrets", listed.len());
         let many = "SELECT name, status FROM meshhook_secrets.secret_get_many($1)";
         let read = member.query(many, &[&self.project]).unwrap();
         assert_eq!(read.len(), listed.len());
