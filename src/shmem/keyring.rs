@@ -3,84 +3,19 @@
 //! Locking: everything here, the state in PostgreSQL's shared memory and the [`Vault`] in the
 //! protected mapping, is read under the one lock in share mode and written in exclusive mode. The
 //! lock is held for a few copies; never across SPI, I/O, or anything that can raise an ERROR.
-//!
-//! A process can be killed in the middle of a write. PostgreSQL then restarts, and its shared
-//! memory, the lock included, is new, while the vault is as it was: a slot whose sequence is odd was
-//! being written and is wiped; if the root keys were being exchanged, or an operator was sealing, all
-//! is wiped.
 
-use super::region::{self, Protection};
-use crate::error::{Error, Result};
-use meshhook_secrets_core::{
-    key::{Kek, RootKey},
-    limits::{KEY_LEN, ROOT_KEYS_MAX},
+use super::{
+    region::{self, Protection},
+    traces,
+    vault::{FINGERPRINT, Vault, WAYS, ways},
 };
+use crate::error::{Error, Result};
+use meshhook_secrets_core::key::{Kek, RootKey};
 use pgrx::{PGRXSharedMemory, PgLwLock, pg_shmem_init, pg_sys, prelude::*};
 use std::{
     io,
-    sync::atomic::{AtomicBool, Ordering, compiler_fence},
+    sync::atomic::{AtomicBool, Ordering},
 };
-use zeroize::{Zeroize, zeroize_stack};
-
-/// KEKs kept in memory, over all databases. A database uses one or two.
-const KEKS: usize = 256;
-/// A KEK is looked for in this many neighbouring slots.
-const WAYS: usize = 8;
-/// Bytes of a root key's fingerprint in hexadecimal.
-const FINGERPRINT: usize = 16;
-
-/// The content of the protected mapping.
-#[repr(C)]
-pub struct Vault {
-    /// `seal()` was called, and no `unseal()` since.
-    sealed_by_operator: u32,
-    /// Odd while the root keys are being exchanged.
-    sequence: u32,
-    /// Which slot to give up next where all are taken.
-    next: u32,
-    roots: [Slot<FINGERPRINT>; ROOT_KEYS_MAX],
-    keks: [Slot<32>; KEKS],
-}
-
-/// A key and what it is found by.
-#[repr(C)]
-struct Slot<const N: usize> {
-    /// Odd while the slot is being written.
-    sequence: u32,
-    used: u32,
-    id: [u8; N],
-    key: [u8; KEY_LEN],
-}
-
-impl<const N: usize> Slot<N> {
-    fn write(&mut self, id: &[u8; N], key: &[u8; KEY_LEN]) {
-        self.change(|slot| {
-            slot.id = *id;
-            slot.key.copy_from_slice(key);
-            slot.used = 1;
-        });
-    }
-
-    fn wipe(&mut self) {
-        self.change(|slot| {
-            slot.used = 0;
-            slot.id.zeroize();
-            slot.key.zeroize();
-        });
-    }
-
-    fn change(&mut self, change: impl FnOnce(&mut Self)) {
-        self.sequence |= 1;
-        compiler_fence(Ordering::SeqCst);
-        change(self);
-        compiler_fence(Ordering::SeqCst);
-        self.sequence = self.sequence.wrapping_add(1);
-    }
-
-    fn holds(&self, id: &[u8]) -> bool {
-        self.used == 1 && self.id == *id
-    }
-}
 
 /// What the keyring is in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -168,23 +103,13 @@ fn started() -> State {
     };
     // SAFETY: the postmaster runs this before any other process exists.
     let vault = unsafe { &mut *region::vault() };
-    heal(&mut vault.keks);
-    if vault.sealed_by_operator != 0 || vault.sequence & 1 == 1 {
-        wipe(vault);
-        vault.sequence &= !1;
-    }
+    vault.heal();
     if vault.sealed_by_operator != 0 {
         sealed_by_operator(&mut state);
     } else if vault.roots.iter().any(|slot| slot.used == 1) {
         state.phase = Phase::Open;
     }
     state
-}
-
-fn heal<const N: usize>(slots: &mut [Slot<N>]) {
-    for slot in slots.iter_mut().filter(|slot| slot.sequence & 1 == 1) {
-        slot.wipe();
-    }
 }
 
 fn sealed_by_operator(state: &mut State) {
@@ -251,7 +176,7 @@ pub fn root(id: &str) -> Result<Option<RootKey>> {
         let slot = vault.roots.iter().find(|slot| slot.holds(id.as_bytes()))?;
         Some(RootKey::from_bytes(&slot.key))
     });
-    wipe_registers();
+    traces::wipe();
     root
 }
 
@@ -271,7 +196,7 @@ pub fn kek(digest: &[u8; 32]) -> Result<Option<Kek>> {
         let found = slots.find(|slot| open && slot.holds(digest));
         found.map(|slot| Kek::from_bytes(&slot.key))
     });
-    wipe_registers();
+    traces::wipe();
     kek
 }
 
@@ -289,7 +214,7 @@ pub fn keep_kek(digest: &[u8; 32], kek: &Kek, root_id: &str) -> Result<()> {
             vault.keks[index].write(digest, kek.expose());
         }
     })?;
-    wipe_registers();
+    traces::wipe();
     Ok(())
 }
 
@@ -302,11 +227,6 @@ pub fn forget_kek(digest: &[u8; 32]) -> Result<()> {
             }
         }
     })
-}
-
-fn ways(digest: &[u8; 32]) -> impl Iterator<Item = usize> + use<> {
-    let start = usize::from(u16::from_le_bytes([digest[0], digest[1]]));
-    (0..WAYS).map(move |way| (start + way) % KEKS)
 }
 
 /// Opens the keyring with these root keys, the current one first; the worker's answer to `asked`.
@@ -325,21 +245,14 @@ pub fn open(keys: &[RootKey], asked: u64) -> Result<bool> {
         if unchanged {
             return true;
         }
-        vault.sequence |= 1;
-        compiler_fence(Ordering::SeqCst);
-        wipe(vault);
-        for (slot, (id, key)) in vault.roots.iter_mut().zip(ids.iter().zip(keys)) {
-            slot.write(id, key.expose());
-        }
-        compiler_fence(Ordering::SeqCst);
-        vault.sequence = vault.sequence.wrapping_add(1);
+        vault.exchange(ids.iter().zip(keys.iter().map(RootKey::expose)));
         state.phase = Phase::Open;
         state.cause.set("");
         state.remedy.set("");
         state.since = crate::pg::server::now();
         true
     });
-    wipe_registers();
+    traces::wipe();
     opened
 }
 
@@ -350,7 +263,7 @@ pub fn fail(cause: &str, remedy: &str, asked: u64) -> Result<()> {
         if vault.sealed_by_operator != 0 {
             return;
         }
-        wipe(vault);
+        vault.wipe();
         if state.phase != Phase::Sealed {
             state.since = crate::pg::server::now();
         }
@@ -369,7 +282,7 @@ pub fn decline(asked: u64) -> Result<()> {
 pub fn seal() -> Result<()> {
     write(|state, vault| {
         vault.sealed_by_operator = 1;
-        wipe(vault);
+        vault.wipe();
         state.since = crate::pg::server::now();
         sealed_by_operator(state);
     })
@@ -440,63 +353,4 @@ pub fn status() -> Result<Status> {
         since: state.since,
         protection: region::protection(),
     })
-}
-
-fn wipe(vault: &mut Vault) {
-    vault.roots.iter_mut().for_each(Slot::wipe);
-    vault.keks.iter_mut().for_each(Slot::wipe);
-}
-
-/// Clears the vector registers and the stack below, through which keys were copied: both would be
-/// part of a core dump.
-#[inline(never)]
-fn wipe_registers() {
-    zeroize_stack::<4096>();
-    #[cfg(target_arch = "x86_64")]
-    registers::wipe();
-}
-
-#[cfg(target_arch = "x86_64")]
-mod registers {
-    use std::arch::{asm, is_x86_feature_detected};
-
-    /// Clears all vector registers that the processor has; memcpy(3) uses the widest.
-    pub fn wipe() {
-        if is_x86_feature_detected!("avx") {
-            // SAFETY: the processor has the instruction; what it overwrites is declared.
-            unsafe {
-                asm!("vzeroall",
-                    out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
-                    out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
-                    out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
-                    out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
-                    options(nomem, nostack, preserves_flags));
-            }
-        }
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has the instructions. The compiler does not use these registers:
-            // the crate is built for processors that lack them.
-            unsafe {
-                asm!(
-                    "vpxord zmm16, zmm16, zmm16",
-                    "vpxord zmm17, zmm17, zmm17",
-                    "vpxord zmm18, zmm18, zmm18",
-                    "vpxord zmm19, zmm19, zmm19",
-                    "vpxord zmm20, zmm20, zmm20",
-                    "vpxord zmm21, zmm21, zmm21",
-                    "vpxord zmm22, zmm22, zmm22",
-                    "vpxord zmm23, zmm23, zmm23",
-                    "vpxord zmm24, zmm24, zmm24",
-                    "vpxord zmm25, zmm25, zmm25",
-                    "vpxord zmm26, zmm26, zmm26",
-                    "vpxord zmm27, zmm27, zmm27",
-                    "vpxord zmm28, zmm28, zmm28",
-                    "vpxord zmm29, zmm29, zmm29",
-                    "vpxord zmm30, zmm30, zmm30",
-                    "vpxord zmm31, zmm31, zmm31",
-                    options(nomem, nostack, preserves_flags)
-                );
-            }
-        }
-    }
 }

@@ -4,5 +4,7 @@
 pub mod board;
 pub mod keyring;
 mod region;
+mod traces;
+mod vault;
 
 pub use region::Protection;

@@ -4,7 +4,7 @@
 //! It is not PostgreSQL's shared memory: that is part of core dumps, and is thrown away when the
 //! server restarts after the crash of a process, whereas keys must survive it.
 
-use super::keyring::Vault;
+use super::vault::Vault;
 use std::{
     io, ptr,
     sync::atomic::{AtomicPtr, AtomicU32, Ordering},
