@@ -313,6 +313,83 @@ fn rotation_completes_by_itself_after_every_kill() {
     assert!(hits > ROUNDS / 2, "only {hits} of {ROUNDS} rounds hit the rotation before its end");
 }
 
+// --- states without a way out -------------------------------------------------------------------
+
+#[test]
+fn a_kek_that_is_switched_off_during_its_rotation_does_not_end_all_rotations() {
+    for step in ["kek_mark_compromised", "kek_disable"] {
+        let cluster = slow().start();
+        let db = cluster.database();
+        fill(&db, 20);
+        let mut operator = operator(&db);
+        rotate(&mut operator);
+        operator.query_one(&format!("SELECT meshhook_secrets.{step}(2)"), &[]).unwrap();
+        let mut service = db.service();
+        let project = db.project(Uuid::new_v4());
+        expect_error(service.query(PUT, &[&project, &"NEW", &"v"]), "PT503").hint("kek_rotate");
+        rotate(&mut operator);
+        speed_up(&cluster);
+        assert_eq!(status(&mut operator, 3), "active");
+        put(&mut service, project, "NEW", "v");
+        if step == "kek_disable" {
+            operator.query_one("SELECT meshhook_secrets.kek_enable(2)", &[]).unwrap();
+        }
+        eventually("all data keys are with the new KEK", || {
+            wraps(&mut operator, 1) + wraps(&mut operator, 2) == 0
+        });
+        eventually("the rotation is finished", || {
+            let running =
+                "SELECT count(*) FROM meshhook_secrets.rotation_jobs WHERE finished_at IS NULL";
+            db.superuser().query_one(running, &[]).unwrap().get::<_, i64>(0) == 0
+        });
+    }
+}
+
+#[test]
+fn a_database_without_an_active_kek_keeps_no_worker_busy() {
+    let cluster = Cluster::builder().start();
+    let (db, other) = (cluster.database(), cluster.database());
+    fill(&db, 3);
+    fill(&other, 3);
+    let mut admin = operator(&db);
+    for step in ["kek_disable(1)", "kek_enable(1)"] {
+        admin.query_one(&format!("SELECT meshhook_secrets.{step}"), &[]).unwrap();
+    }
+    assert_eq!(status(&mut admin, 1), "retiring");
+    rotate(&mut operator(&other));
+    eventually("the other database rotates", || is_finished(&mut operator(&other)));
+    eventually("no worker stays", || workers(&cluster, MAINTENANCE).is_empty());
+    rotate(&mut admin);
+    eventually("it rotates when told to", || is_finished(&mut admin));
+}
+
+#[test]
+fn a_schema_of_our_name_that_somebody_else_made_is_not_looked_into() {
+    let cluster = Cluster::builder().start();
+    let (db, ours) = (cluster.empty_database(), cluster.database());
+    fill(&ours, 3);
+    db.superuser()
+        .batch_execute(&format!(
+            "CREATE ROLE squatter LOGIN; GRANT CREATE ON DATABASE {} TO squatter",
+            db.name()
+        ))
+        .unwrap();
+    db.connect("squatter")
+        .batch_execute(
+            "CREATE SCHEMA meshhook_secrets;
+             CREATE VIEW meshhook_secrets.kek_storage AS SELECT 1 AS kek_id;
+             CREATE TABLE meshhook_secrets.rotation_jobs (job_id bigint)",
+        )
+        .unwrap();
+    // At start the launcher looks into every database.
+    cluster.restart();
+    rotate(&mut operator(&ours));
+    eventually("the rotation is finished", || is_finished(&mut operator(&ours)));
+    let log = cluster.log();
+    assert!(!log.contains("was terminated by signal"), "{log}");
+    assert_eq!(workers(&cluster, LAUNCHER).len(), 1);
+}
+
 // --- the worker's life ----------------------------------------------------------------------------
 
 #[test]

@@ -3,6 +3,13 @@
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{CString, c_int};
 
+/// Whether our extension is installed in this database. To be asked by workers, which come into every
+/// database: a schema of our name may be anybody's.
+pub fn extension_is_installed() -> bool {
+    // SAFETY: missing_ok.
+    unsafe { pg_sys::get_extension_oid(c"meshhook_secrets".as_ptr(), true) != Oid::INVALID }
+}
+
 /// The relation of this name.
 pub fn relation(schema: &str, name: &str) -> Option<Oid> {
     let name = CString::new(name).ok()?;

@@ -79,13 +79,17 @@ pub fn cancel_destroy(kek_id: i32) -> Result<KekStatus> {
 
 /// Destroys the KEKs whose wait is over; how many.
 pub fn destroy_due() -> Result<usize> {
+    let is_due = |stored: &StoredKek| {
+        stored.status == KekStatus::DestroyScheduled.as_str()
+            && stored.destroy_after.is_some_and(|at| at <= server::now())
+    };
+    if !keks::all(Sees::Latest)?.iter().any(is_due) {
+        return Ok(0);
+    }
+    // Looked at again under the lock: it may have been cancelled.
+    scan::lock_against_writers("kek_storage")?;
     let mut destroyed = 0;
-    for stored in keks::all(Sees::Latest)? {
-        let due = stored.status == KekStatus::DestroyScheduled.as_str()
-            && stored.destroy_after.is_some_and(|at| at <= server::now());
-        if !due {
-            continue;
-        }
+    for stored in keks::all(Sees::Latest)?.into_iter().filter(is_due) {
         if !keks::seize(stored.kek_id)? {
             continue;
         }

@@ -81,8 +81,14 @@ pub fn set_project_sealed(project: &Uuid, sealed: bool) -> Result<()> {
 /// All data keys of a project, which nobody else changes until the transaction ends; PT404 if it has
 /// none.
 pub fn locked(project: &Uuid) -> Result<Vec<StoredDek>> {
-    data_keys::seize(project)?;
-    let stored = data_keys::of_project(project, Sees::Latest)?;
+    // Until all that there are, are ours: further versions may appear while this waits.
+    let stored = loop {
+        let seized = data_keys::seize(project)?;
+        let stored = data_keys::of_project(project, Sees::Latest)?;
+        if stored.len() == seized {
+            break stored;
+        }
+    };
     if stored.is_empty() {
         return Err(Error::new("PT404", "project has no data key")
             .detail("No secret was ever stored in this project.")
@@ -138,6 +144,14 @@ pub fn unwrap_dek(project: &Uuid, stored: &StoredDek) -> Result<Dek> {
     Ok(dek)
 }
 
+/// PT503: the active KEK was disabled or marked as compromised.
+pub fn no_active_kek() -> Error {
+    Error::sealed(
+        "No KEK is active.",
+        "A member of meshhook_secrets_kek_admin makes another one active with meshhook_secrets.kek_rotate().",
+    )
+}
+
 /// PT503: the project is sealed.
 pub fn project_sealed() -> Error {
     Error::sealed(
@@ -180,10 +194,7 @@ pub fn kek_to_wrap() -> Result<(i32, Kek)> {
         return Ok(found);
     }
     if !keks::all(Sees::Latest)?.is_empty() {
-        return Err(Error::sealed(
-            "No KEK is active.",
-            "A member of meshhook_secrets_kek_admin makes another one active with meshhook_secrets.kek_rotate().",
-        ));
+        return Err(no_active_kek());
     }
     let kek = make_kek(1, KekStatus::Active)?;
     Ok((1, kek))

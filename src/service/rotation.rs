@@ -15,7 +15,7 @@ use crate::{
         keks::{self, StoredKek},
     },
 };
-use meshhook_secrets_core::kek_status::KekStatus;
+use meshhook_secrets_core::{kek_status::KekStatus, key::Kek};
 use serde_json::json;
 
 /// A rotation and how many data keys are still to be rewrapped.
@@ -56,12 +56,20 @@ pub fn rotate(reason: Option<String>, started_by: String) -> Result<Rotation> {
     server::require_writable()?;
     // Two callers at the same moment queue here, and the second finds the first one's rotation.
     scan::lock_against_writers("kek_storage")?;
-    if let Some(job) = running()? {
-        let remaining = remaining(job.kek_id)?;
-        board::wake_at_commit(server::database())?;
-        return Ok(Rotation { job, remaining });
-    }
     let former = keys::active_kek()?;
+    match (running()?, &former) {
+        (Some(job), Some(active)) => {
+            let remaining = remaining(active.kek_id)?;
+            board::wake_at_commit(server::database())?;
+            return Ok(Rotation { job, remaining });
+        }
+        // Its KEK was disabled or compromised meanwhile: this rotation takes over.
+        (Some(job), None) => {
+            let reason = "its KEK is no longer active; a further rotation took over";
+            jobs::update(job.job_id, Some(server::now()), Some(reason))?;
+        }
+        (None, _) => {}
+    }
     if let Some(former) = &former {
         set_status(former, KekStatus::Retiring, None)?;
     }
@@ -103,9 +111,12 @@ pub fn rewrap(limit: i64, position: &mut Position) -> Result<Batch> {
     keyring::require_open()?;
     let mut batch = Batch::default();
     let mut broken = None;
-    let Some(active) = keys::active_kek()? else {
+    if keks::all(Sees::Latest)?.is_empty() {
+        batch.remaining = Some(0);
         return Ok(batch);
-    };
+    }
+    let active = keys::active_kek()?.ok_or_else(keys::no_active_kek)?;
+    let current = keys::kek_to_wrap()?;
     let former = replaced(active.kek_id)?;
     let start = position.kek_id;
     for kek in former.iter().filter(|kek| kek.kek_id >= start) {
@@ -122,9 +133,9 @@ pub fn rewrap(limit: i64, position: &mut Position) -> Result<Batch> {
             if let Some(last) = taken.last() {
                 position.after = (last.project_id, last.key.dek_version);
             }
-            let (rewrapped, failed) = match rewrap_taken(&taken) {
+            let (rewrapped, failed) = match rewrap_taken(&taken, &current) {
                 // The KEK itself: it fails alone, as a data key does.
-                Err(error) if error.is_corrupted() => {
+                Err(error) if cannot_unwrap(&error) => {
                     broken = Some(kek.kek_id);
                     (0, taken.len() as i64)
                 }
@@ -142,7 +153,7 @@ pub fn rewrap(limit: i64, position: &mut Position) -> Result<Batch> {
     for kek in &former {
         match data_keys::count_of_kek(kek.kek_id)? {
             0 if kek.status == KekStatus::Retiring.as_str() => match retire(kek.kek_id) {
-                Err(error) if error.is_corrupted() => broken = Some(kek.kek_id),
+                Err(error) if cannot_unwrap(&error) => broken = Some(kek.kek_id),
                 other => other?,
             },
             count => remaining += count,
@@ -205,6 +216,8 @@ pub fn set_status(
 
 /// Retires a KEK if it is provably unused: nobody is wrapping with it, and nothing is wrapped by it.
 fn retire(kek_id: i32) -> Result<()> {
+    // The table first, then the row: the order of every other step.
+    scan::lock_against_writers("kek_storage")?;
     if !keks::seize(kek_id)? {
         return Ok(());
     }
@@ -217,12 +230,16 @@ fn retire(kek_id: i32) -> Result<()> {
     Ok(())
 }
 
-fn rewrap_taken(taken: &[Wrapped]) -> Result<(i64, i64)> {
+/// Whether a KEK was tampered with, or its root key is not loaded.
+fn cannot_unwrap(error: &Error) -> bool {
+    matches!(error.state(), Some("XX001" | "PT503"))
+}
+
+fn rewrap_taken(taken: &[Wrapped], (kek_id, kek): &(i32, Kek)) -> Result<(i64, i64)> {
     let Some(first) = taken.first() else {
         return Ok((0, 0));
     };
     let former = keys::kek_to_unwrap(first.key.kek_id)?;
-    let (kek_id, kek) = keys::kek_to_wrap()?;
     let mut rewrapped = 0;
     for Wrapped { project_id, key } in taken {
         let Ok(mut identity) = keys::identity(project_id, key) else {
@@ -231,8 +248,8 @@ fn rewrap_taken(taken: &[Wrapped]) -> Result<(i64, i64)> {
         let Ok(dek) = former.unwrap(&key.encrypted, &identity) else {
             continue;
         };
-        identity.kek_id = kek_id;
-        data_keys::rewrap(project_id, key.dek_version, kek_id, &kek.wrap(&dek, &identity)?)?;
+        identity.kek_id = *kek_id;
+        data_keys::rewrap(project_id, key.dek_version, *kek_id, &kek.wrap(&dek, &identity)?)?;
         rewrapped += 1;
     }
     Ok((rewrapped, taken.len() as i64 - rewrapped))
@@ -243,7 +260,10 @@ fn conclude(job: &Job, remaining: i64, rewrapped: i64, broken: Option<i32>) -> R
     let retiring = retiring.iter().find(|kek| kek.status == KekStatus::Retiring.as_str());
     let problem = match (remaining, retiring) {
         _ if broken.is_some() => {
-            format!("KEK {} does not authenticate", broken.unwrap_or_default())
+            format!(
+                "KEK {} does not authenticate, or its root key is not loaded",
+                broken.unwrap_or_default()
+            )
         }
         (0, None) => {
             jobs::update(job.job_id, Some(server::now()), None)?;

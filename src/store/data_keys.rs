@@ -67,14 +67,14 @@ pub fn hold(project: &Uuid, dek_version: i32) -> Result<()> {
 }
 
 /// Waits until nobody holds the data keys of a project, and keeps everybody from them until the
-/// transaction ends.
-pub fn seize(project: &Uuid) -> Result<()> {
+/// transaction ends. How many there were.
+pub fn seize(project: &Uuid) -> Result<usize> {
     static SEIZE: Statement = Statement::new(
         c"SELECT FROM meshhook_secrets.data_keys WHERE project_id OPERATOR(pg_catalog.=) $1 FOR UPDATE",
         &[UUIDOID],
     );
     let _owner = Acting::as_owner()?;
-    SEIZE.run(May::WriteLatest, &[uuid(project)], |_| Ok(()))
+    SEIZE.execute(May::WriteLatest, &[uuid(project)])
 }
 
 /// Gives a data key another wrap and status.

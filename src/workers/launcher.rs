@@ -114,7 +114,8 @@ fn databases() -> Vec<u32> {
             let data = (*tuple).t_data;
             let form = data.cast::<c_char>().add((*data).t_hoff as usize);
             let form = &*form.cast::<pg_sys::FormData_pg_database>();
-            if form.datallowconn {
+            // -2: a DROP DATABASE was interrupted, and nobody can connect any more.
+            if form.datallowconn && form.datconnlimit != -2 {
                 databases.push(form.oid.to_u32());
             }
         }

@@ -8,7 +8,7 @@ use super::stop;
 use crate::{
     error::{Error, Refusal, Result},
     gucs,
-    pg::{raise::Thrown, scan, server},
+    pg::{catalog, raise::Thrown, scan, server},
     service::{kek_life, rotation},
     shmem::{board, keyring},
 };
@@ -27,14 +27,21 @@ pub extern "C-unwind" fn meshhook_secrets_maintenance(argument: pg_sys::Datum) {
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(database)), None);
     // Whoever waits for a lock for long lets others wait: the launcher starts one worker at a time.
-    // SAFETY: a setting of this session.
-    unsafe {
-        pg_sys::SetConfigOption(
-            c"lock_timeout".as_ptr(),
-            c"5s".as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-        );
+    // What the database sets for its sessions is not meant for this one.
+    for (setting, value) in [
+        (c"lock_timeout", c"5s"),
+        (c"default_transaction_read_only", c"off"),
+        (c"default_transaction_isolation", c"read committed"),
+    ] {
+        // SAFETY: settings of this session.
+        unsafe {
+            pg_sys::SetConfigOption(
+                setting.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+            );
+        }
     }
     if let Err(thrown) = run(database).map_err(Thrown::from) {
         // SAFETY: nothing with a destructor is left in this frame. The transaction is still open, and
@@ -42,6 +49,9 @@ pub extern "C-unwind" fn meshhook_secrets_maintenance(argument: pg_sys::Datum) {
         unsafe { thrown.throw() }
     }
 }
+
+/// The shortest pause between two visits without a failure, in microseconds.
+const PAUSE: i64 = 5_000_000;
 
 /// Does all there is to do. Only an error of PostgreSQL's comes out.
 fn run(database: u32) -> Result<()> {
@@ -58,7 +68,8 @@ fn run(database: u32) -> Result<()> {
         .and_then(|()| rewrap_all())
         .and_then(|()| transaction("looking for work", kek_life::next_due));
     match done {
-        Ok(due) => board::done(database, posted, due),
+        // What is overdue could not be done just now: not at once again.
+        Ok(due) => board::done(database, posted, due.map(not_at_once)),
         Err(Error::Refused(_)) if !transaction("looking for work", is_installed)? => {
             // Dropped meanwhile.
             board::done(database, posted, None);
@@ -69,8 +80,13 @@ fn run(database: u32) -> Result<()> {
     Ok(())
 }
 
+fn not_at_once(due: i64) -> i64 {
+    let now = server::now();
+    if due <= now { now + PAUSE } else { due }
+}
+
 fn is_installed() -> Result<bool> {
-    Ok(scan::relation_id("kek_storage").is_ok())
+    Ok(catalog::extension_is_installed())
 }
 
 /// Does by itself what is due by schedule.
@@ -94,13 +110,25 @@ fn rewrap_all() -> Result<()> {
             // What keeps it from going on is written down; the launcher comes back.
             return Err(Error::conflict("rotation cannot be finished yet"));
         }
-        if !BackgroundWorker::wait_latch(Some(gucs::rewrap_pause().max(Duration::from_millis(1)))) {
-            stop();
-        }
+        pause(gucs::rewrap_pause())?;
         if BackgroundWorker::sighup_received() {
             // SAFETY: the standard reaction of a worker to SIGHUP.
             unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
         }
+    }
+    Ok(())
+}
+
+/// Pauses, and leaves when somebody wants the database: DROP DATABASE waits five seconds for others.
+fn pause(length: Duration) -> Result<()> {
+    const SLICE: Duration = Duration::from_secs(1);
+    let mut left = length.max(Duration::from_millis(1));
+    while !left.is_zero() {
+        let slice = left.min(SLICE);
+        if !BackgroundWorker::wait_latch(Some(slice)) {
+            stop();
+        }
+        left -= slice;
         if transaction("rewrapping data keys", || Ok(server::database_is_wanted()))? {
             stop();
         }
