@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{scope, sleep};
@@ -770,10 +771,9 @@ fn kill_worker(cluster: &Cluster, witness: &mut Client, moment: Duration) -> i64
     sleep(moment);
     let hit = left(witness);
     match workers(cluster, MAINTENANCE).first() {
-        Some(worker) => crash(cluster, *worker),
-        None => return 0,
+        Some(worker) if crash(cluster, *worker) => hit,
+        _ => 0,
     }
-    hit
 }
 
 /// Kills a client that rewraps too.
@@ -787,8 +787,7 @@ fn kill_client(cluster: &Cluster, witness: &mut Client, mut victim: Client, at: 
         });
         sleep(at);
         let hit = left(witness);
-        crash(cluster, pid);
-        hit
+        if crash(cluster, pid) { hit } else { 0 }
     })
 }
 
@@ -815,12 +814,23 @@ fn left(witness: &mut Client) -> i64 {
     i64::from(!is_finished(witness))
 }
 
-/// Kills a server process; the server starts over.
-fn crash(cluster: &Cluster, pid: i32) {
+/// Kills a server process; the server starts over. False if the process was ending anyhow: then the
+/// server has nothing to recover from.
+fn crash(cluster: &Cluster, pid: i32) -> bool {
     let mut witness = cluster.connect("postgres", "postgres");
-    signal(pid, "KILL");
-    eventually("the server noticed the crash", || witness.simple_query("SELECT 1").is_err());
+    // Not `signal`, which insists on a process that is there.
+    let kill = ["-c", "kill -s KILL \"$0\"", &pid.to_string()];
+    let _ = Command::new("sh").args(kill).stderr(Stdio::null()).status();
+    let killed = Instant::now();
+    while witness.simple_query("SELECT 1").is_ok() {
+        if !is_alive(pid) && killed.elapsed() > Duration::from_secs(3) {
+            return false;
+        }
+        assert!(killed.elapsed() < Duration::from_secs(30), "the process outlives SIGKILL");
+        sleep(Duration::from_millis(20));
+    }
     eventually("the server is back", || cluster.try_connect("postgres", "postgres").is_ok());
+    true
 }
 
 // --- keys -----------------------------------------------------------------------------------------------
