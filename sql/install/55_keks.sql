@@ -14,7 +14,7 @@ CREATE FUNCTION meshhook_secrets.kek_rotate(
 REVOKE ALL ON FUNCTION meshhook_secrets.kek_rotate(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION meshhook_secrets.kek_rotate(text) TO meshhook_secrets_kek_admin;
 COMMENT ON FUNCTION meshhook_secrets.kek_rotate(text) IS
-  'Makes another KEK active, at once for new data keys; a background worker rewraps the existing ones, and the former KEK is retired when provably nothing needs it. While a rotation runs, returns that one. Takes time by the number of projects, not of secrets. Errors: 25006 read-only, PT503 sealed.';
+  'Makes another KEK active, at once for new data keys; a background worker rewraps the existing ones, and the former KEK is retired when provably nothing needs it. While a rotation runs and its KEK is still active, returns that one. Takes time by the number of projects, not of secrets. Errors: 25006 read-only, PT503 sealed.';
 
 CREATE FUNCTION meshhook_secrets.kek_rewrap(
   batch_size integer DEFAULT 1000
