@@ -62,6 +62,14 @@ impl Error {
         }
     }
 
+    /// The SQLSTATE, whoever refuses.
+    pub fn sqlstate(&self) -> String {
+        match self {
+            Error::Refused(refusal) => String::from(refusal.state),
+            Error::Postgres(error) => error.sqlstate(),
+        }
+    }
+
     /// Whether stored bytes did not authenticate.
     pub fn is_corrupted(&self) -> bool {
         self.state() == Some("XX001")

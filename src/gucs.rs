@@ -1,7 +1,7 @@
 //! Every setting, with its default and the reason for it. Read them through the accessors.
 
 use meshhook_secrets_core::limits;
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 use std::{ffi::CString, time::Duration};
 
 static ROOT_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -18,6 +18,22 @@ static RECOVERY_WINDOW: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60);
 static REWRAP_BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1000);
 /// No pause: a rotation of a hundred thousand projects takes seconds.
 static REWRAP_PAUSE: GucSetting<i32> = GucSetting::<i32>::new(0);
+
+/// On: what cannot be recorded is refused.
+static AUDIT: GucSetting<bool> = GucSetting::<bool>::new(true);
+/// Durable first: nobody reads unseen, even if the host goes down right after.
+static AUDIT_MODE: GucSetting<AuditMode> = GucSetting::<AuditMode>::new(AuditMode::Wait);
+/// Five seconds: many times what a commit takes, and still an answer while the client waits.
+static AUDIT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
+
+/// How safe the record of a reveal is before the value is handed out.
+#[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+pub enum AuditMode {
+    /// Committed.
+    Wait,
+    /// In shared memory, which survives everything but the loss of the host.
+    Nowait,
+}
 
 /// Declares the settings. The names are reserved, so that a misspelt one is noticed.
 pub fn init() {
@@ -99,6 +115,32 @@ pub fn init() {
         GucContext::Sighup,
         GucFlags::UNIT_MS,
     );
+    GucRegistry::define_bool_guc(
+        c"meshhook_secrets.audit",
+        c"Records every call.",
+        c"Off: nothing is recorded, for benchmarks. It can only be set for the whole server, and meshhook_secrets.health() says so.",
+        &AUDIT,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"meshhook_secrets.audit_mode",
+        c"How safe the record of a reveal is before the value is handed out.",
+        c"wait: committed. nowait: in shared memory, lost only with the whole host.",
+        &AUDIT_MODE,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"meshhook_secrets.audit_timeout",
+        c"Time after which a call is refused whose record cannot be written.",
+        c"It is refused with PT503.",
+        &AUDIT_TIMEOUT,
+        100,
+        10 * 60 * 1000,
+        GucContext::Suset,
+        GucFlags::UNIT_MS,
+    );
     // SAFETY: a C string that PostgreSQL copies.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"meshhook_secrets".as_ptr()) }
 }
@@ -141,6 +183,21 @@ pub fn rewrap_batch_size() -> i64 {
 /// `meshhook_secrets.rewrap_pause`.
 pub fn rewrap_pause() -> Duration {
     Duration::from_millis(REWRAP_PAUSE.get().max(0) as u64)
+}
+
+/// `meshhook_secrets.audit`.
+pub fn audit() -> bool {
+    AUDIT.get()
+}
+
+/// Whether `meshhook_secrets.audit_mode` is `wait`.
+pub fn audit_waits() -> bool {
+    AUDIT_MODE.get() == AuditMode::Wait
+}
+
+/// `meshhook_secrets.audit_timeout`, in microseconds.
+pub fn audit_timeout() -> i64 {
+    i64::from(AUDIT_TIMEOUT.get()) * 1000
 }
 
 fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {

@@ -56,6 +56,13 @@ pub extern "C-unwind" fn _PG_init() {
             return;
         }
     }
+    if let Err(error) = shmem::audit::init() {
+        pg::raise::log(
+            pgrx::PgLogLevel::WARNING,
+            &format!("meshhook_secrets: no memory for audit records, calls are refused: {error}"),
+            None,
+        );
+    }
     shmem::board::init();
     workers::root_key::init();
     workers::launcher::init();

@@ -132,31 +132,36 @@ impl Identity for MetadataIdentity<'_> {
     }
 }
 
-struct Encoder(Vec<u8>);
+/// The canonical encoding, field by field.
+pub(crate) struct Encoder(Vec<u8>);
 
 impl Encoder {
-    fn new(domain: &str) -> Self {
+    pub(crate) fn new(domain: &str) -> Self {
         Self(Vec::with_capacity(256)).bytes(domain.as_bytes())
     }
 
-    fn bytes(mut self, field: &[u8]) -> Self {
+    pub(crate) fn bytes(mut self, field: &[u8]) -> Self {
         self.0.extend_from_slice(&(field.len() as u64).to_le_bytes());
         self.0.extend_from_slice(field);
         self
     }
 
-    fn integer(self, value: i32) -> Self {
-        self.bytes(&i64::from(value).to_le_bytes())
+    pub(crate) fn integer(self, value: i32) -> Self {
+        self.long(i64::from(value))
     }
 
-    fn time(self, value: Option<Timestamp>) -> Self {
+    pub(crate) fn long(self, value: i64) -> Self {
+        self.bytes(&value.to_le_bytes())
+    }
+
+    pub(crate) fn time(self, value: Option<Timestamp>) -> Self {
         match value {
             Some(value) => self.bytes(&value.to_le_bytes()),
             None => self.bytes(&[]),
         }
     }
 
-    fn done(self) -> Vec<u8> {
+    pub(crate) fn done(self) -> Vec<u8> {
         self.0
     }
 }

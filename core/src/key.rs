@@ -166,7 +166,7 @@ impl Dek {
 
     /// The MAC of a metadata row.
     pub fn authenticate(&self, metadata: &MetadataIdentity<'_>) -> [u8; MAC_LEN] {
-        let mac = compute_mac(&self.0, metadata);
+        let mac = compute_mac(&self.0, METADATA_MAC, metadata);
         zeroize_stack::<STACK>();
         mac
     }
@@ -176,35 +176,57 @@ impl Dek {
     /// # Errors
     /// [`Error::Authentication`] if it is not the MAC of this row by this key.
     pub fn verify(&self, metadata: &MetadataIdentity<'_>, tag: &[u8]) -> Result<(), Error> {
-        let verified = verify_mac(&self.0, metadata, tag);
+        let verified = verify_mac(&self.0, METADATA_MAC, metadata, tag);
+        zeroize_stack::<STACK>();
+        verified
+    }
+
+    /// The MAC of an audit seal or of the head of their chain; this is the audit key.
+    pub fn authenticate_audit(&self, sealed: &impl Identity) -> [u8; MAC_LEN] {
+        let mac = compute_mac(&self.0, AUDIT_MAC, sealed);
+        zeroize_stack::<STACK>();
+        mac
+    }
+
+    /// Checks the MAC of an audit seal or of the head of their chain, in constant time.
+    ///
+    /// # Errors
+    /// [`Error::Authentication`] if it is not its MAC by this key.
+    pub fn verify_audit(&self, sealed: &impl Identity, tag: &[u8]) -> Result<(), Error> {
+        let verified = verify_mac(&self.0, AUDIT_MAC, sealed, tag);
         zeroize_stack::<STACK>();
         verified
     }
 }
 
+/// The domains of the keys that MACs are made with.
+const METADATA_MAC: &[u8] = b"meshhook_secrets/v1/metadata-mac";
+const AUDIT_MAC: &[u8] = b"meshhook_secrets/v1/audit-mac";
+
 // Frames of their own, so that `zeroize_stack` afterwards covers what they left behind: the keyed
 // hash states are as good as the key.
 
 #[inline(never)]
-fn compute_mac(key: &[u8; KEY_LEN], metadata: &MetadataIdentity<'_>) -> [u8; MAC_LEN] {
-    mac(key, metadata).finalize().into_bytes().into()
+fn compute_mac(key: &[u8; KEY_LEN], domain: &[u8], content: &impl Identity) -> [u8; MAC_LEN] {
+    mac(key, domain, content).finalize().into_bytes().into()
 }
 
 #[inline(never)]
 fn verify_mac(
     key: &[u8; KEY_LEN],
-    metadata: &MetadataIdentity<'_>,
+    domain: &[u8],
+    content: &impl Identity,
     tag: &[u8],
 ) -> Result<(), Error> {
-    mac(key, metadata).verify_slice(tag).map_err(|_| Error::Authentication)
+    mac(key, domain, content).verify_slice(tag).map_err(|_| Error::Authentication)
 }
 
-fn mac(key: &[u8; KEY_LEN], metadata: &MetadataIdentity<'_>) -> Hmac<Sha256> {
-    let key = derive::<32>(key, b"meshhook_secrets/v1/metadata-mac");
+fn mac(key: &[u8; KEY_LEN], domain: &[u8], content: &impl Identity) -> Hmac<Sha256> {
+    let key = derive::<32>(key, domain);
     // A 32-byte array is always a legal HMAC key: `new` takes one block and cannot fail.
     let mut block = Zeroizing::new([0u8; 64]);
     block[..32].copy_from_slice(key.as_slice());
-    Hmac::<Sha256>::new((&*block).into()).chain_update(metadata.encode())
+    Hmac::<Sha256>::new((&*block).into()).chain_update(content.encode())
 }
 
 #[inline(never)]

@@ -7,9 +7,10 @@
 //!
 //! Top down: [`root_key`] reads root keys, [`key`] holds the three kinds of key and what each may
 //! do, [`envelope`] is the byte format of every wrap and seal, [`identity`] is what those bytes are
-//! bound to. [`name`], [`limits`], [`kek_status`], [`dek_status`] and [`generate`] are the rules.
+//! bound to, [`audit`] the records and seals of the audit log. [`name`], [`limits`], [`kek_status`], [`dek_status`] and [`generate`] are the rules.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod dek_status;
 pub mod envelope;
 pub mod error;

@@ -113,22 +113,26 @@ BEGIN
   EXECUTE format('CREATE TRIGGER meshhook_secrets_renaming BEFORE UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION meshhook_secrets.host_project_changed(%L)', projects, id_column);
   EXECUTE format('CREATE TRIGGER meshhook_secrets_renamed AFTER UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION meshhook_secrets.host_project_changed(%L)', projects, id_column);
   EXECUTE format('CREATE TRIGGER meshhook_secrets_truncated AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION meshhook_secrets.host_project_changed(%L)', projects, id_column);
+  PERFORM meshhook_secrets.audit_record_setup('attach_projects', projects::text);
 END
 $function$;
 REVOKE ALL ON FUNCTION meshhook_secrets.attach_projects(regclass, name, name, regprocedure, regprocedure) FROM PUBLIC;
 COMMENT ON FUNCTION meshhook_secrets.attach_projects(regclass, name, name, regprocedure, regprocedure) IS
   'Binds secrets to the host''s projects table. Members of a project are what member_function (no argument, SETOF uuid) returns to the caller, or, without one, the user whose JWT claim "sub" is in owner_column; reveal_function narrows who may reveal. Secrets of a project that does not exist are refused; deleting a project removes its secrets and shreds its data keys. For superusers; call again to change. Errors: 22004, 22023.';
 
-CREATE FUNCTION meshhook_secrets.setup_supabase(users_may_reveal boolean DEFAULT false) RETURNS void
+CREATE FUNCTION meshhook_secrets.setup_supabase(
+  users_may_reveal boolean DEFAULT false,
+  users_may_audit boolean DEFAULT false
+) RETURNS void
   LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
   role_name text;
   grants record;
 BEGIN
-  IF users_may_reveal IS NULL THEN
+  IF users_may_reveal IS NULL OR users_may_audit IS NULL THEN
     RAISE EXCEPTION 'argument must not be null' USING ERRCODE = '22004',
-      DETAIL = 'The argument "users_may_reveal" is null.', HINT = 'Give true or false.';
+      DETAIL = 'The arguments users_may_reveal and users_may_audit cannot be null.', HINT = 'Give true or false.';
   END IF;
   FOREACH role_name IN ARRAY ARRAY['anon', 'authenticated', 'service_role'] LOOP
     IF to_regrole(role_name) IS NULL THEN
@@ -147,7 +151,7 @@ BEGIN
                      THEN format(' GRANTED BY %s', m.grantor::regrole) ELSE '' END AS command
         FROM pg_auth_members m
         WHERE m.member = to_regrole(role_name)
-          AND m.roleid IN ('meshhook_secrets_writer'::regrole, 'meshhook_secrets_reader'::regrole, 'meshhook_secrets_kek_admin'::regrole)
+          AND m.roleid IN ('meshhook_secrets_writer'::regrole, 'meshhook_secrets_reader'::regrole, 'meshhook_secrets_kek_admin'::regrole, 'meshhook_secrets_auditor'::regrole)
     LOOP
       EXECUTE grants.command;
     END LOOP;
@@ -181,6 +185,9 @@ BEGIN
     SELECT format('GRANT %s %s ON %s TO %I', h.privilege_type, h.columns, h.object, m.to_role) AS command
       FROM mapping m JOIN pg_roles r ON r.rolname = m.from_role JOIN held h ON h.grantee = r.oid
       WHERE m.to_role IS NOT NULL
+    UNION ALL
+    SELECT 'GRANT EXECUTE ON FUNCTION ' || p.oid::regprocedure::text || ' TO authenticated'
+      FROM pg_proc p WHERE users_may_audit AND p.pronamespace = 'meshhook_secrets'::regnamespace AND p.proname = 'audit_search'
   LOOP
     EXECUTE grants.command;
   END LOOP;
@@ -189,7 +196,7 @@ BEGIN
   FOR grants IN
     SELECT r.rolname, o.rolname AS ours FROM pg_roles r, pg_roles o
       WHERE r.rolname IN ('anon', 'authenticated', 'service_role') AND NOT r.rolsuper
-        AND o.rolname IN ('meshhook_secrets_writer', 'meshhook_secrets_reader', 'meshhook_secrets_kek_admin')
+        AND o.rolname IN ('meshhook_secrets_writer', 'meshhook_secrets_reader', 'meshhook_secrets_kek_admin', 'meshhook_secrets_auditor')
         AND pg_has_role(r.oid, o.oid, 'MEMBER')
     UNION ALL
     SELECT 'anon', 'PUBLIC or another role' WHERE has_schema_privilege('anon', 'meshhook_secrets', 'USAGE')
@@ -199,8 +206,10 @@ BEGIN
       DETAIL = format('%s is a member of %s.', grants.rolname, grants.ours),
       HINT = 'Take it out of the role in between; nothing has been changed.';
   END LOOP;
+  PERFORM meshhook_secrets.audit_record_setup('setup_supabase',
+    format('users_may_reveal => %s, users_may_audit => %s', users_may_reveal, users_may_audit));
 END
 $function$;
-REVOKE ALL ON FUNCTION meshhook_secrets.setup_supabase(boolean) FROM PUBLIC;
-COMMENT ON FUNCTION meshhook_secrets.setup_supabase(boolean) IS
-  'Gives Supabase''s roles their rights: authenticated writes (and reveals if users_may_reveal), service_role writes and reveals, anon nothing. Call again to change, and after every upgrade. Nothing is granted on tables with ciphertext. Add meshhook_secrets to the exposed schemas of the API. Errors: 22004, 42704 no such role.';
+REVOKE ALL ON FUNCTION meshhook_secrets.setup_supabase(boolean, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION meshhook_secrets.setup_supabase(boolean, boolean) IS
+  'Gives Supabase''s roles their rights: authenticated writes (and reveals if users_may_reveal, and searches the audit records of its own projects if users_may_audit), service_role writes and reveals, anon nothing. Call again to change, and after every upgrade. Nothing is granted on tables with ciphertext. Add meshhook_secrets to the exposed schemas of the API. Errors: 22004, 42704 no such role.';

@@ -12,7 +12,7 @@ BEGIN
       SELECT pg_catalog.format('TABLE %s', c.oid::pg_catalog.regclass), c.relowner, c.relacl
         FROM pg_catalog.pg_class c
         WHERE c.relnamespace OPERATOR(pg_catalog.=) 'meshhook_secrets'::pg_catalog.regnamespace
-          AND c.relkind OPERATOR(pg_catalog.=) 'r'
+          AND c.relkind IN ('r', 'p')
       UNION ALL
       SELECT pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure), p.proowner, p.proacl
         FROM pg_catalog.pg_proc p
@@ -28,7 +28,7 @@ BEGIN
       FROM objects o, pg_catalog.aclexplode(o.acl) a
       WHERE a.grantee OPERATOR(pg_catalog.<>) o.owner
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) a.grantee
-          AND r.rolname OPERATOR(pg_catalog.=) ANY (ARRAY['meshhook_secrets_writer', 'meshhook_secrets_reader', 'meshhook_secrets_kek_admin']::pg_catalog.name[]))
+          AND r.rolname OPERATOR(pg_catalog.=) ANY (ARRAY['meshhook_secrets_writer', 'meshhook_secrets_reader', 'meshhook_secrets_kek_admin', 'meshhook_secrets_auditor']::pg_catalog.name[]))
   LOOP
     EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s', granted.object, granted.grantee);
   END LOOP;

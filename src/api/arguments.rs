@@ -3,6 +3,7 @@
 use crate::{
     error::{Error, Result},
     pg::call::{Call, datum},
+    service::{audit::Event, keys::AUDIT_PROJECT},
     store::{Timestamp, Uuid},
 };
 use pgrx::{
@@ -13,17 +14,35 @@ use pgrx::{
 
 /// `project_id uuid` as the first argument.
 pub fn project(call: &Call) -> Result<Uuid> {
-    Ok(*call.required::<pgrx::Uuid>(0, "project_id")?.as_bytes())
+    proper(*call.required::<pgrx::Uuid>(0, "project_id")?.as_bytes())
 }
 
 /// `project_id uuid = NULL` as the first argument.
-pub fn optional_project(call: &Call) -> Option<Uuid> {
-    call.optional::<pgrx::Uuid>(0).map(|project| *project.as_bytes())
+pub fn optional_project(call: &Call) -> Result<Option<Uuid>> {
+    call.optional::<pgrx::Uuid>(0).map(|project| proper(*project.as_bytes())).transpose()
+}
+
+/// The nil UUID stands for the audit log.
+fn proper(project: Uuid) -> Result<Uuid> {
+    if project == AUDIT_PROJECT {
+        return Err(Error::invalid("project_id is the nil UUID, which is no project.")
+            .hint("Give the id of a project."));
+    }
+    Ok(project)
 }
 
 /// `name text` as the second argument.
 pub fn name(call: &Call) -> Result<String> {
     call.required(1, "name")
+}
+
+/// Both, and the audit record knows them.
+pub fn project_and_name(call: &Call, event: &mut Event) -> Result<(Uuid, String)> {
+    let project = project(call)?;
+    event.project(&project);
+    let name = name(call)?;
+    event.name(&name);
+    Ok((project, name))
 }
 
 /// A point in time; `infinity` is none.
@@ -70,13 +89,13 @@ pub fn from_now(call: &Call, index: usize, name: &str) -> Result<Option<Timestam
 }
 
 /// `purpose text`: what a reveal is for.
-pub fn check_purpose(call: &Call, index: usize) -> Result<()> {
+pub fn purpose<'a>(call: &'a Call, index: usize) -> Result<Option<&'a str>> {
     match call.optional::<&str>(index) {
         Some(purpose) if purpose.chars().count() > 100 => {
             Err(Error::invalid("purpose has more than 100 characters.")
                 .hint("Give a word, such as run, copy or reveal."))
         }
-        _ => Ok(()),
+        purpose => Ok(purpose),
     }
 }
 

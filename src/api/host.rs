@@ -5,7 +5,7 @@ use crate::{
         call::{Answer, Call, datum},
         trigger::{Event, Trigger},
     },
-    service::{access, host, rotation},
+    service::{access, audit, host, rotation},
 };
 
 crate::sql_functions! {
@@ -23,7 +23,9 @@ fn member_projects(_call: Call) -> Answer {
 
 fn refuse_direct_change(call: Call) -> Answer {
     let trigger = Trigger::of(&call)?;
-    access::require_own_change()?;
+    access::require_own_change().inspect_err(|error| {
+        audit::refused("direct_change", &error.sqlstate());
+    })?;
     rotation::look_again()?;
     Ok(Some(trigger.unchanged()))
 }

@@ -1,15 +1,19 @@
 //! `secret_delete` and its kin.
 
 use super::{
-    arguments::{name, project, time},
+    arguments::{project_and_name, time},
     browse::info,
 };
 use crate::{
     pg::{
         call::{Answer, Call},
+        server,
         spi::May,
     },
-    service::lifecycle,
+    service::{
+        audit::{Kind, recorded},
+        lifecycle,
+    },
 };
 
 crate::sql_functions! {
@@ -24,22 +28,36 @@ crate::sql_functions! {
 }
 
 fn delete(call: Call) -> Answer {
-    lifecycle::delete(&project(&call)?, &name(&call)?)?;
-    info(&call, May::Write)
+    recorded(Kind::Change, "secret_delete", |event| {
+        let (project, name) = project_and_name(&call, event)?;
+        lifecycle::delete(&project, &name, event)?;
+        info(&call, &project, &name, May::Write)
+    })
 }
 
 fn undelete(call: Call) -> Answer {
-    lifecycle::undelete(&project(&call)?, &name(&call)?)?;
-    info(&call, May::Write)
+    recorded(Kind::Change, "secret_undelete", |event| {
+        let (project, name) = project_and_name(&call, event)?;
+        lifecycle::undelete(&project, &name, event)?;
+        info(&call, &project, &name, May::Write)
+    })
 }
 
 fn purge(call: Call) -> Answer {
-    let confirm: String = call.required(2, "confirm")?;
-    lifecycle::purge(&project(&call)?, &name(&call)?, &confirm)?;
-    Ok(None)
+    recorded(Kind::Change, "secret_purge", |event| {
+        let (project, name) = project_and_name(&call, event)?;
+        let confirm: String = call.required(2, "confirm")?;
+        lifecycle::purge(&project, &name, &confirm, event)?;
+        Ok(None)
+    })
 }
 
 fn expire(call: Call) -> Answer {
-    lifecycle::expire(&project(&call)?, &name(&call)?, time(&call, 2))?;
-    info(&call, May::Write)
+    recorded(Kind::Change, "secret_expire", |event| {
+        let (project, name) = project_and_name(&call, event)?;
+        let at = time(&call, 2);
+        event.detail(at.map_or_else(|| String::from("never"), server::iso));
+        lifecycle::expire(&project, &name, at, event)?;
+        info(&call, &project, &name, May::Write)
+    })
 }

@@ -2,6 +2,7 @@
 //! rights and comments are in `sql/install`.
 
 mod arguments;
+pub mod audit;
 pub mod browse;
 pub mod host;
 pub mod keks;

@@ -1,6 +1,6 @@
 //! `secret_get` and its kin.
 
-use super::arguments::{check_purpose, name, project};
+use super::arguments::{project, project_and_name, purpose};
 use crate::{
     error::{Error, Result},
     pg::{
@@ -9,7 +9,10 @@ use crate::{
         server,
         value::revealed,
     },
-    service::reveal,
+    service::{
+        audit::{Event, Kind, recorded},
+        reveal,
+    },
 };
 use pgrx::Array;
 
@@ -23,42 +26,47 @@ crate::sql_functions! {
 }
 
 fn get_text(call: Call) -> Answer {
-    let value = get(&call)?;
-    if !server::is_text(&value) {
-        return Err(Error::new("22023", "value is binary")
-            .detail("The value is not text in UTF-8.")
-            .hint("Read it with meshhook_secrets.secret_get_bytes."));
-    }
-    Ok(Some(revealed(&value)))
+    recorded(Kind::Reveal, "secret_get", |event| {
+        let value = get(&call, event)?;
+        if !server::is_text(&value) {
+            return Err(Error::new("22023", "value is binary")
+                .detail("The value is not text in UTF-8.")
+                .hint("Read it with meshhook_secrets.secret_get_bytes."));
+        }
+        Ok(Some(revealed(&value)))
+    })
 }
 
 fn get_bytes(call: Call) -> Answer {
-    Ok(Some(revealed(&get(&call)?)))
+    recorded(Kind::Reveal, "secret_get_bytes", |event| Ok(Some(revealed(&get(&call, event)?))))
 }
 
-fn get(call: &Call) -> Result<reveal::Value> {
-    let (project, name) = (project(call)?, name(call)?);
-    check_purpose(call, 3)?;
-    reveal::one(&project, &name, call.optional(2))
+fn get(call: &Call, event: &mut Event) -> Result<reveal::Value> {
+    let (project, name) = project_and_name(call, event)?;
+    event.purpose(purpose(call, 3)?);
+    reveal::one(&project, &name, call.optional(2), event)
 }
 
 fn get_many(call: Call) -> Answer {
-    let project = project(&call)?;
-    check_purpose(&call, 2)?;
-    let names = match call.raw(1) {
-        None => None,
-        Some(array) => Some((texts(&call, 1)?, array)),
-    };
-    let items = reveal::many(&project, names)?;
-    let mut rows = Rows::begin(&call)?;
-    for item in items {
-        let (value, status) = match &item.outcome {
-            Ok(value) => (Some(revealed(value)), "ok"),
-            Err(status) => (None, *status),
+    recorded(Kind::Reveal, "secret_get_many", |event| {
+        let project = project(&call)?;
+        event.project(&project);
+        event.purpose(purpose(&call, 2)?);
+        let names = match call.raw(1) {
+            None => None,
+            Some(array) => Some((texts(&call, 1)?, array)),
         };
-        rows.push(&[datum(item.name), value, item.version.and_then(datum), datum(status)])?;
-    }
-    rows.done()
+        let items = reveal::many(&project, names, event)?;
+        let mut rows = Rows::begin(&call)?;
+        for item in items {
+            let (value, status) = match &item.outcome {
+                Ok(value) => (Some(revealed(value)), "ok"),
+                Err(status) => (None, *status),
+            };
+            rows.push(&[datum(item.name), value, item.version.and_then(datum), datum(status)])?;
+        }
+        rows.done()
+    })
 }
 
 fn texts(call: &Call, index: usize) -> Result<Vec<String>> {

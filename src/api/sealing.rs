@@ -6,7 +6,10 @@ use crate::{
         call::{Answer, Call, datum},
         rows::Rows,
     },
-    service::sealing,
+    service::{
+        audit::{Kind, recorded},
+        sealing,
+    },
 };
 
 crate::sql_functions! {
@@ -21,35 +24,61 @@ crate::sql_functions! {
 }
 
 fn seal(call: Call) -> Answer {
-    sealing::seal(optional_project(&call).as_ref())?;
-    Ok(None)
+    recorded(kind(&call), "seal", |event| {
+        let project = optional_project(&call)?;
+        if let Some(project) = &project {
+            event.project(project);
+        }
+        sealing::seal(project.as_ref())?;
+        Ok(None)
+    })
 }
 
 fn unseal(call: Call) -> Answer {
-    sealing::unseal(optional_project(&call).as_ref())?;
-    Ok(None)
+    recorded(kind(&call), "unseal", |event| {
+        let project = optional_project(&call)?;
+        if let Some(project) = &project {
+            event.project(project);
+        }
+        sealing::unseal(project.as_ref())?;
+        Ok(None)
+    })
+}
+
+/// The server is sealed in memory, a project in the tables.
+fn kind(call: &Call) -> Kind {
+    if call.raw(0).is_some() { Kind::Change } else { Kind::Control }
 }
 
 fn seal_status(call: Call) -> Answer {
-    let (status, projects) = sealing::status()?;
-    let text = |text: String| if text.is_empty() { None } else { datum(text) };
-    let mut rows = Rows::begin(&call)?;
-    rows.push(&[
-        datum(status.sealed),
-        text(status.cause),
-        text(status.remedy),
-        time_datum(status.since),
-        datum(status.protection.as_str()),
-        datum(projects),
-    ])?;
-    rows.done()
+    recorded(Kind::Look, "seal_status", |_| {
+        let (status, projects) = sealing::status()?;
+        let text = |text: String| if text.is_empty() { None } else { datum(text) };
+        let mut rows = Rows::begin(&call)?;
+        rows.push(&[
+            datum(status.sealed),
+            text(status.cause),
+            text(status.remedy),
+            time_datum(status.since),
+            datum(status.protection.as_str()),
+            datum(projects),
+        ])?;
+        rows.done()
+    })
 }
 
 fn root_key_status(call: Call) -> Answer {
-    let keys = sealing::root_keys()?;
-    let mut rows = Rows::begin(&call)?;
-    for key in keys {
-        rows.push(&[datum(key.id), datum(key.is_current), datum(key.is_loaded), datum(key.keks)])?;
-    }
-    rows.done()
+    recorded(Kind::Look, "root_key_status", |_| {
+        let keys = sealing::root_keys()?;
+        let mut rows = Rows::begin(&call)?;
+        for key in keys {
+            rows.push(&[
+                datum(key.id),
+                datum(key.is_current),
+                datum(key.is_loaded),
+                datum(key.keks),
+            ])?;
+        }
+        rows.done()
+    })
 }

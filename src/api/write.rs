@@ -1,10 +1,13 @@
 //! `secret_put` and its kin.
 
-use super::arguments::{from_now, name, project, time, time_datum, uuid_datum};
+use super::arguments::{from_now, project_and_name, time, time_datum, uuid_datum};
 use crate::{
     error::{Error, Result},
     pg::call::{Answer, Call, datum},
-    service::write::{self, Options, Written},
+    service::{
+        audit::{Event, Kind, recorded},
+        write::{self, Options, Written},
+    },
 };
 use meshhook_secrets_core::{
     generate::{self, Charset},
@@ -23,28 +26,41 @@ crate::sql_functions! {
 }
 
 fn put_text(call: Call) -> Answer {
-    let (project, name) = (project(&call)?, name(&call)?);
-    let value: &str = call.required(2, "value")?;
-    answer(&call, &name, write::put(&project, &name, value.as_bytes(), &options(&call, 3)?)?)
+    recorded(Kind::Change, "secret_put", |event| {
+        let (project, name) = project_and_name(&call, event)?;
+        let value: &str = call.required(2, "value")?;
+        let written = write::put(&project, &name, value.as_bytes(), &options(&call, 3)?)?;
+        answer(&call, &name, written, event)
+    })
 }
 
 fn put_bytes(call: Call) -> Answer {
-    let (project, name) = (project(&call)?, name(&call)?);
-    let value: &[u8] = call.required(2, "value")?;
-    answer(&call, &name, write::put(&project, &name, value, &options(&call, 3)?)?)
+    recorded(Kind::Change, "secret_put_bytes", |event| {
+        let (project, name) = project_and_name(&call, event)?;
+        let value: &[u8] = call.required(2, "value")?;
+        let written = write::put(&project, &name, value, &options(&call, 3)?)?;
+        answer(&call, &name, written, event)
+    })
 }
 
 fn generate_value(call: Call) -> Answer {
-    let (project, name) = (project(&call)?, name(&call)?);
-    let charset: Charset = call.required::<&str>(3, "charset")?.parse()?;
-    let value = generate::generate(call.required(2, "length")?, charset)?;
-    answer(&call, &name, write::put(&project, &name, &value, &options(&call, 4)?)?)
+    recorded(Kind::Change, "secret_generate", |event| {
+        let (project, name) = project_and_name(&call, event)?;
+        let charset: Charset = call.required::<&str>(3, "charset")?.parse()?;
+        let value = generate::generate(call.required(2, "length")?, charset)?;
+        let written = write::put(&project, &name, &value, &options(&call, 4)?)?;
+        answer(&call, &name, written, event)
+    })
 }
 
 fn rollback(call: Call) -> Answer {
-    let (project, name) = (project(&call)?, name(&call)?);
-    let version = call.required(2, "version")?;
-    answer(&call, &name, write::rollback(&project, &name, version, cas(&call, 3)?)?)
+    recorded(Kind::Change, "secret_rollback", |event| {
+        let (project, name) = project_and_name(&call, event)?;
+        let version: i32 = call.required(2, "version")?;
+        event.detail(format!("to version {version}"));
+        let written = write::rollback(&project, &name, version, cas(&call, 3)?)?;
+        answer(&call, &name, written, event)
+    })
 }
 
 /// The arguments from `cas` on, which start at `first`.
@@ -72,7 +88,8 @@ fn cas(call: &Call, index: usize) -> Result<Option<i32>> {
     }
 }
 
-fn answer(call: &Call, name: &str, written: Written) -> Answer {
+fn answer(call: &Call, name: &str, written: Written, event: &mut Event) -> Answer {
+    event.secret(&written.id, written.version);
     call.record(&[
         uuid_datum(&written.id),
         datum(name),

@@ -8,7 +8,8 @@
 //! - [`call`]: entry points, arguments, results;
 //! - [`raise`]: errors out, and errors of PostgreSQL caught on the way;
 //! - [`spi`]: SQL through kept plans; [`scan`]: index scans without any SQL surface;
-//! - [`rows`]: result sets; [`value`]: results that are wiped; [`user`]: who runs what.
+//! - [`rows`]: result sets; [`value`]: results that are wiped; [`user`]: who runs what;
+//! - [`session`]: who is at the other end; [`server`]: state of server and transaction.
 
 pub mod call;
 pub mod catalog;
@@ -16,6 +17,7 @@ pub mod raise;
 pub mod rows;
 pub mod scan;
 pub mod server;
+pub mod session;
 pub mod spi;
 pub mod trigger;
 pub mod user;

@@ -18,6 +18,8 @@ unsafe extern "C-unwind" {
     fn errmsg(format: *const c_char, ...) -> c_int;
     fn errdetail(format: *const c_char, ...) -> c_int;
     fn errhint(format: *const c_char, ...) -> c_int;
+    fn errhidestmt(hide: bool) -> c_int;
+    fn errhidecontext(hide: bool) -> c_int;
     fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
     fn CopyErrorData() -> *mut pg_sys::ErrorData;
     fn FlushErrorState();
@@ -81,6 +83,25 @@ impl From<Error> for Thrown {
                 Thrown::new(encode(state), message, detail.as_deref(), hint.as_deref())
             }
         }
+    }
+}
+
+impl PgError {
+    /// Its SQLSTATE.
+    pub fn sqlstate(&self) -> String {
+        // SAFETY: a copy of PostgreSQL's error, which lives until it is raised again.
+        decode(unsafe { (*self.0).sqlerrcode })
+    }
+}
+
+/// The SQLSTATE of a panic that [`Thrown::from_panic`] turns into an error.
+pub fn sqlstate_of_panic(payload: &(dyn Any + Send)) -> String {
+    use pg_sys::panic::CaughtError;
+    match payload.downcast_ref::<CaughtError>() {
+        Some(CaughtError::PostgresError(report) | CaughtError::ErrorReport(report)) => {
+            decode(report.sql_error_code() as c_int)
+        }
+        _ => String::from("XX000"),
     }
 }
 
@@ -155,6 +176,22 @@ pub fn log(level: PgLogLevel, message: &str, hint: Option<&str>) {
     }
 }
 
+/// A line of the server log, and of it alone; false if the server's settings suppress it.
+pub fn log_for_sure(message: &str) -> bool {
+    let message = c_string(message);
+    // SAFETY: a level below ERROR returns.
+    unsafe {
+        if !errstart(pg_sys::LOG_SERVER_ONLY as c_int, std::ptr::null()) {
+            return false;
+        }
+        errmsg(c"%s".as_ptr(), message);
+        errhidestmt(true);
+        errhidecontext(true);
+        errfinish(c"meshhook_secrets".as_ptr(), 0, std::ptr::null());
+        true
+    }
+}
+
 /// A copy of `text` in PostgreSQL's memory, cut at a NUL byte if it has one.
 pub fn c_string(text: &str) -> *const c_char {
     let text = text.split('\0').next().unwrap_or_default();
@@ -171,6 +208,11 @@ pub fn c_string(text: &str) -> *const c_char {
 fn encode(state: &str) -> c_int {
     let sixbit = |byte: u8| c_int::from(byte.wrapping_sub(b'0')) & 0x3f;
     state.bytes().rev().fold(0, |code, byte| code << 6 | sixbit(byte))
+}
+
+/// The reverse of [`encode`].
+fn decode(code: c_int) -> String {
+    (0..5).map(|place| char::from(b'0' + ((code >> (6 * place)) & 0x3f) as u8)).collect()
 }
 
 thread_local! {

@@ -2,13 +2,68 @@
 
 use crate::error::{Error, Result};
 use pgrx::pg_sys;
-use std::ffi::CStr;
+use std::{
+    ffi::CStr,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 /// 25006 on a standby and in a read-only transaction.
 pub fn require_writable() -> Result<()> {
     // SAFETY: reads backend state.
     let read_only = unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() };
     if read_only { Err(Error::read_only()) } else { Ok(()) }
+}
+
+/// Whether the server is a standby, or still recovering.
+pub fn in_recovery() -> bool {
+    // SAFETY: reads shared state.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
+/// Something that is to be done once when a transaction commits, however often it is asked for.
+pub struct AtCommit(AtomicBool);
+
+impl AtCommit {
+    /// Nothing is asked for yet.
+    pub const fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+}
+
+/// Does `work`, which must not fail, when the transaction is committed.
+pub fn at_commit(
+    once: &'static AtCommit,
+    work: impl FnOnce() + Send + std::panic::UnwindSafe + std::panic::RefUnwindSafe + 'static,
+) {
+    if once.0.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, move || {
+        once.0.store(false, Ordering::Relaxed);
+        work();
+    });
+    pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Abort, move || {
+        once.0.store(false, Ordering::Relaxed);
+    });
+}
+
+/// Lets a cancelled query or a shutdown through.
+pub fn check_for_interrupts() {
+    pgrx::check_for_interrupts!();
+}
+
+/// A point in time as ISO 8601 in UTC.
+pub fn iso(time: i64) -> String {
+    let (seconds, micros) = (time.div_euclid(1_000_000), time.rem_euclid(1_000_000));
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (mut year, mut month, mut day) = (0, 0, 0);
+    // SAFETY: plain arithmetic of PostgreSQL's; its days count from 2000-01-01.
+    unsafe {
+        let julian = days as i32 + pg_sys::POSTGRES_EPOCH_JDATE as i32;
+        pg_sys::j2date(julian, &mut year, &mut month, &mut day);
+    }
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
 }
 
 /// Whether the transaction sees the state of its start (REPEATABLE READ, SERIALIZABLE).

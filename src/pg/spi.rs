@@ -201,7 +201,7 @@ fn run<T>(
 }
 
 /// No statement of ours has more parameters.
-const PARAMETERS: usize = 16;
+const PARAMETERS: usize = 24;
 
 /// The rows that a statement gave. Columns count from 1.
 pub struct Found {

@@ -5,17 +5,16 @@
 
 use crate::{
     error::{Error, Result},
-    pg::{server, spi::May, user},
+    pg::{session, spi::May, user},
     store::{Uuid, binding, guard},
 };
-use serde_json::Value;
 
 /// The projects that the caller is a member of; the row-level security policies ask this.
 pub fn member_projects() -> Result<Vec<pgrx::Uuid>> {
     let Some(binding) = binding::current()? else {
         return Ok(Vec::new());
     };
-    let subject = claim("sub");
+    let subject = session::claim("sub");
     // A claim that cannot be a user id of the host is nobody's.
     let subject = match subject {
         Some(subject) if binding.subject_must_be_uuid()? => {
@@ -79,24 +78,7 @@ pub fn require_own_change() -> Result<()> {
 
 /// Who writes, for `created_by`: the user of the JWT as claimed, else the role.
 pub fn author() -> String {
-    claim("sub").unwrap_or_else(user::current_name)
-}
-
-/// A claim of the JWT that PostgREST puts into the session. Any SQL session can set it: it is a
-/// claim.
-fn claim(name: &str) -> Option<String> {
-    let claims = server::setting(c"request.jwt.claims")?;
-    match serde_json::from_str(&claims) {
-        Ok(Value::Object(mut claims)) => match claims.remove(name) {
-            Some(Value::String(value))
-                if value.len() <= 200 && !value.chars().any(char::is_control) =>
-            {
-                Some(value)
-            }
-            _ => None,
-        },
-        _ => None,
-    }
+    session::claim("sub").unwrap_or_else(user::current_name)
 }
 
 fn looks_like_uuid(text: &str) -> bool {

@@ -1,5 +1,6 @@
 //! What happens in the host's projects table.
 
+use super::{audit, keys::AUDIT_PROJECT};
 use crate::{
     error::{Error, Result},
     pg::{scan::Sees, spi::May},
@@ -13,7 +14,15 @@ use std::{collections::HashSet, rc::Rc};
 
 /// A project was deleted: its secrets and data keys go.
 pub fn project_deleted(project: &Uuid) -> Result<()> {
-    data_keys::shred(project)
+    // The audit log outlives every project.
+    if *project == AUDIT_PROJECT {
+        return Ok(());
+    }
+    if data_keys::of_project(project, Sees::Latest)?.is_empty() {
+        return data_keys::shred(project);
+    }
+    data_keys::shred(project)?;
+    audit::note("project_deleted", |event| event.project(project))
 }
 
 /// A row was deleted in a partition: if it merely moved to another one, the project still exists.
@@ -26,7 +35,7 @@ pub fn project_left_partition(project: &Uuid) -> Result<()> {
 
 /// The id of a project was changed: refused if it has data keys, which are bound to the id.
 pub fn project_renamed(before: &Uuid) -> Result<()> {
-    if data_keys::of_project(before, Sees::Latest)?.is_empty() {
+    if *before == AUDIT_PROJECT || data_keys::of_project(before, Sees::Latest)?.is_empty() {
         return Ok(());
     }
     Err(Error::new("23503", "project has secrets")
@@ -41,7 +50,7 @@ pub fn projects_truncated() -> Result<()> {
     let remaining: HashSet<Uuid> = bound()?.remaining().map_err(changed)?.into_iter().collect();
     for project in data_keys::projects()? {
         if !remaining.contains(&project) {
-            data_keys::shred(&project)?;
+            project_deleted(&project)?;
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Single steps in the life of a KEK, each checked against the state machine of the core.
 
-use super::{keys, rotation};
+use super::{audit, keys, rotation};
 use crate::{
     error::{Error, Result},
     pg::{scan, scan::Sees, server},
@@ -102,6 +102,7 @@ pub fn destroy_due() -> Result<usize> {
         let status = KekStatus::Destroyed.as_str();
         keks::update(stored.kek_id, None, root_key_id, status, stored.destroy_after)?;
         keys::forget(&stored)?;
+        audit::note("kek_destroyed", |event| event.kek(stored.kek_id))?;
         jobs::notify(&json!({ "event": "kek_destroyed", "kek_id": stored.kek_id }))?;
         destroyed += 1;
     }

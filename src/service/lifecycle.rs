@@ -1,6 +1,6 @@
 //! Deletion and expiry.
 
-use super::{access, write};
+use super::{access, audit::Event, write};
 use crate::{
     error::{Error, Result},
     gucs,
@@ -13,8 +13,8 @@ use crate::{
 use meshhook_secrets_core::{key::Dek, name::SecretName};
 
 /// Deletes a secret; it can be undeleted until the recovery window has passed.
-pub fn delete(project: &Uuid, name: &str) -> Result<()> {
-    let mut secret = locked(project, name)?;
+pub fn delete(project: &Uuid, name: &str, event: &mut Event) -> Result<()> {
+    let mut secret = locked(project, name, event)?;
     // A row that was tampered with can be deleted, but keeps its bad mac: deleting and undeleting
     // must not make it good.
     let dek = match write::verified(&secret) {
@@ -32,8 +32,8 @@ pub fn delete(project: &Uuid, name: &str) -> Result<()> {
 }
 
 /// Brings a deleted secret back.
-pub fn undelete(project: &Uuid, name: &str) -> Result<()> {
-    let mut secret = locked(project, name)?;
+pub fn undelete(project: &Uuid, name: &str, event: &mut Event) -> Result<()> {
+    let mut secret = locked(project, name, event)?;
     let dek = write::verified(&secret)?;
     let now = server::now();
     match (secret.deleted_at, secret.purge_after) {
@@ -54,17 +54,22 @@ pub fn undelete(project: &Uuid, name: &str) -> Result<()> {
 }
 
 /// Removes a secret for good.
-pub fn purge(project: &Uuid, name: &str, confirm: &str) -> Result<()> {
+pub fn purge(project: &Uuid, name: &str, confirm: &str, event: &mut Event) -> Result<()> {
     if confirm != name {
         return Err(Error::invalid("confirm is not the name of the secret.")
             .hint("A purge is final: give the name once more as confirm."));
     }
-    secrets::delete(&locked(project, name)?)
+    secrets::delete(&locked(project, name, event)?)
 }
 
 /// Sets when the current version stops working.
-pub fn expire(project: &Uuid, name: &str, expires_at: Option<Timestamp>) -> Result<()> {
-    let mut secret = locked(project, name)?;
+pub fn expire(
+    project: &Uuid,
+    name: &str,
+    expires_at: Option<Timestamp>,
+    event: &mut Event,
+) -> Result<()> {
+    let mut secret = locked(project, name, event)?;
     let dek = write::verified(&secret)?;
     if secret.deleted_at.is_some() {
         return Err(Error::deleted());
@@ -74,11 +79,14 @@ pub fn expire(project: &Uuid, name: &str, expires_at: Option<Timestamp>) -> Resu
     save(secret, Some(&dek), server::now())
 }
 
-fn locked(project: &Uuid, name: &str) -> Result<Secret> {
+fn locked(project: &Uuid, name: &str, event: &mut Event) -> Result<Secret> {
     let name = SecretName::parse(name)?;
     server::require_writable()?;
     match secrets::find_for_update(project, name.as_str())? {
-        Some(secret) => Ok(secret),
+        Some(secret) => {
+            event.secret(&secret.id, secret.current_version);
+            Ok(secret)
+        }
         None => {
             access::require_member(project)?;
             Err(Error::no_such_secret())

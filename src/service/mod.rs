@@ -1,11 +1,12 @@
 //! Use cases: who may, which keys, what happens. No SQL text, no argument decoding.
 
 pub mod access;
+pub mod audit;
 pub mod browse;
 pub mod host;
 pub mod kek_life;
 pub mod kek_status;
-mod keys;
+pub mod keys;
 pub mod lifecycle;
 pub mod reencrypt;
 pub mod reveal;

@@ -1,6 +1,10 @@
 //! Revealing: the row as the caller sees it, then the keys, then the value.
 
-use super::{access, keys};
+use super::{
+    access,
+    audit::{self, Event},
+    keys,
+};
 use crate::{
     error::{Error, Result},
     pg::{scan::Sees, server},
@@ -10,7 +14,7 @@ use crate::{
         versions::{self, StoredVersion},
     },
 };
-use meshhook_secrets_core::{identity::ValueIdentity, key::Dek, name::SecretName};
+use meshhook_secrets_core::{audit::Outcome, identity::ValueIdentity, key::Dek, name::SecretName};
 use pgrx::pg_sys::Datum;
 use zeroize::Zeroizing;
 
@@ -20,6 +24,7 @@ pub type Value = Zeroizing<Vec<u8>>;
 /// A secret of [`many`]: its value, or why there is none.
 pub struct Item {
     pub name: String,
+    pub id: Option<Uuid>,
     pub version: Option<i32>,
     pub outcome: std::result::Result<Value, &'static str>,
 }
@@ -28,20 +33,25 @@ pub struct Item {
 const NAMES_MAX: usize = 1000;
 
 /// The value of a secret.
-pub fn one(project: &Uuid, name: &str, version: Option<i32>) -> Result<Value> {
+pub fn one(project: &Uuid, name: &str, version: Option<i32>, event: &mut Event) -> Result<Value> {
     let name = SecretName::parse(name)?;
     let Some(secret) = secrets::find(project, name.as_str())? else {
         access::require_member(project)?;
         access::require_reveal(project)?;
         return Err(Error::no_such_secret());
     };
+    event.secret(&secret.id, version.unwrap_or(secret.current_version));
     access::require_reveal(project)?;
     let dek = keys::dek_to_open(project, secret.dek_version)?;
     open(&secret, &dek, version, Sees::Statement)
 }
 
 /// The current values of many secrets. One that cannot be revealed fails alone.
-pub fn many(project: &Uuid, names: Option<(Vec<String>, Datum)>) -> Result<Vec<Item>> {
+pub fn many(
+    project: &Uuid,
+    names: Option<(Vec<String>, Datum)>,
+    event: &mut Event,
+) -> Result<Vec<Item>> {
     if let Some((names, _)) = &names {
         if names.len() > NAMES_MAX {
             return Err(Error::invalid(format!("More than {NAMES_MAX} names are given."))
@@ -75,7 +85,7 @@ pub fn many(project: &Uuid, names: Option<(Vec<String>, Datum)>) -> Result<Vec<I
                 }
                 items.push(match found.iter().find(|secret| secret.name == name) {
                     Some(secret) => item(secret, &mut deks)?,
-                    None => Item { name, version: None, outcome: Err("not_found") },
+                    None => Item { name, id: None, version: None, outcome: Err("not_found") },
                 });
             }
         }
@@ -86,6 +96,7 @@ pub fn many(project: &Uuid, names: Option<(Vec<String>, Datum)>) -> Result<Vec<I
     {
         deks.get(secret.dek_version)?;
     }
+    event.items = items.iter().map(audited).collect();
     Ok(items)
 }
 
@@ -163,5 +174,25 @@ fn item(secret: &Secret, deks: &mut Deks<'_>) -> Result<Item> {
             _ => return Err(error),
         }),
     };
-    Ok(Item { name: secret.name.clone(), version: Some(secret.current_version), outcome })
+    let (id, version) = (Some(secret.id), Some(secret.current_version));
+    Ok(Item { name: secret.name.clone(), id, version, outcome })
+}
+
+/// What the audit log says of an item.
+fn audited(item: &Item) -> audit::Item {
+    let (outcome, sqlstate) = match item.outcome {
+        Ok(_) => (Outcome::Ok, None),
+        Err("not_found") => (Outcome::NotFound, Some("PT404")),
+        Err("deleted" | "expired") => (Outcome::NotFound, Some("PT410")),
+        Err("sealed") => (Outcome::Error, Some("PT503")),
+        Err("binary") => (Outcome::Error, Some("22023")),
+        Err(_) => (Outcome::Error, Some("XX001")),
+    };
+    audit::Item {
+        name: item.name.clone(),
+        secret_id: item.id,
+        version: item.version,
+        outcome,
+        sqlstate,
+    }
 }

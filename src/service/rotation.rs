@@ -2,7 +2,7 @@
 //! batches, each a transaction of its own, by the background worker or by hand. The tables alone say
 //! what is left to do, so that whoever comes after a crash goes on where it stopped.
 
-use super::keys;
+use super::{audit, keys};
 use crate::{
     error::{Error, Result},
     pg::{raise, scan, scan::Sees, server},
@@ -95,6 +95,7 @@ pub fn rotate(reason: Option<String>, started_by: String) -> Result<Rotation> {
         finished_at: None,
         last_error: None,
     };
+    keys::ensure_audit_key()?;
     jobs::insert(&job)?;
     jobs::notify(&json!({
         "event": "rotation_started", "job_id": job.job_id, "kek_id": kek_id, "total": total
@@ -226,6 +227,7 @@ fn retire(kek_id: i32) -> Result<()> {
     };
     if stored.status == KekStatus::Retiring.as_str() && data_keys::count_of_kek(kek_id)? == 0 {
         set_status(&stored, KekStatus::Retired, None)?;
+        audit::note("kek_retire", |event| event.kek(kek_id))?;
     }
     Ok(())
 }
@@ -267,6 +269,7 @@ fn conclude(job: &Job, remaining: i64, rewrapped: i64, broken: Option<i32>) -> R
         }
         (0, None) => {
             jobs::update(job.job_id, Some(server::now()), None)?;
+            audit::note("rotation_finish", |event| event.kek(job.kek_id))?;
             return jobs::notify(&json!({
                 "event": "rotation_finished", "job_id": job.job_id, "kek_id": job.kek_id
             }));
@@ -285,6 +288,13 @@ fn conclude(job: &Job, remaining: i64, rewrapped: i64, broken: Option<i32>) -> R
 /// Writes what keeps a rotation from going on.
 pub fn report_failure(job: &Job, problem: Option<&str>) -> Result<()> {
     jobs::update(job.job_id, None, problem)?;
+    if let Some(problem) = problem {
+        audit::note("rotation_fail", |event| {
+            event.kek(job.kek_id);
+            event.detail(problem);
+            event.failed();
+        })?;
+    }
     match problem {
         Some(problem) => jobs::notify(&json!({
             "event": "rotation_failed", "job_id": job.job_id, "kek_id": job.kek_id, "error": problem

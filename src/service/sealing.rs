@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Result},
     gucs,
     pg::{scan::Sees, server},
-    shmem::keyring,
+    shmem::{audit, keyring},
     store::{Uuid, data_keys, keks},
 };
 
@@ -20,7 +20,11 @@ pub struct RootKeyInfo {
 /// Wipes all keys from memory, or disables the data keys of one project.
 pub fn seal(project: Option<&Uuid>) -> Result<()> {
     match project {
-        None => keyring::seal(),
+        None => {
+            keyring::seal()?;
+            audit::server_event("sealed", false, "by an operator");
+            Ok(())
+        }
         Some(project) => {
             server::require_writable()?;
             keys::set_project_sealed(project, true)
@@ -46,7 +50,9 @@ pub fn unseal(project: Option<&Uuid>) -> Result<()> {
         }
         server::pause(10);
     }
-    keyring::require_open()
+    keyring::require_open()?;
+    audit::server_event("unsealed", false, "by an operator");
+    Ok(())
 }
 
 /// Whether and why the server is sealed, and how many projects of this database are.

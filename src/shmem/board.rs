@@ -4,9 +4,8 @@
 //! One lock over all of it, held for a few copies, never across SPI or anything that can raise an
 //! ERROR. It is no truth of its own: at server start the launcher looks into every database anew.
 
-use crate::error::Result;
+use crate::{error::Result, pg::server};
 use pgrx::{PGRXSharedMemory, PgLwLock, pg_shmem_init, pg_sys, prelude::*};
-use std::cell::RefCell;
 
 /// Databases with work ahead at a time. A further one waits until the next server start, or until one
 /// of its callers asks again.
@@ -46,19 +45,12 @@ pub fn init() {
 
 /// Once this transaction is committed, there is work in the database.
 pub fn wake_at_commit(database: u32) -> Result<()> {
-    thread_local! {
-        static WAITING: RefCell<bool> = const { RefCell::new(false) };
-    }
+    static WAKE: server::AtCommit = server::AtCommit::new();
     super::keyring::require_preloaded()?;
-    if WAITING.replace(true) {
-        return Ok(());
-    }
-    pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, move || {
-        WAITING.set(false);
+    server::at_commit(&WAKE, move || {
         post(database);
         wake();
     });
-    pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Abort, || WAITING.set(false));
     Ok(())
 }
 
@@ -127,7 +119,8 @@ pub fn take(database: u32, now: i64) {
     }
 }
 
-fn wake() {
+/// Has the launcher look.
+pub fn wake() {
     let launcher = BOARD.share().launcher;
     if launcher != 0 {
         // SAFETY: latches of processes live in shared memory and stay valid when their owner is

@@ -6,6 +6,7 @@
 
 use super::{
     region::{self, Protection},
+    text::Text,
     traces,
     vault::{FINGERPRINT, Vault, WAYS, ways},
 };
@@ -26,32 +27,12 @@ enum Phase {
     Sealed,
 }
 
-/// A text of bounded length in shared memory.
-#[derive(Clone, Copy)]
-struct Text {
-    length: usize,
-    bytes: [u8; 400],
-}
-
-impl Text {
-    const EMPTY: Text = Text { length: 0, bytes: [0; 400] };
-
-    fn set(&mut self, text: &str) {
-        self.length = text.floor_char_boundary(self.bytes.len());
-        self.bytes[..self.length].copy_from_slice(&text.as_bytes()[..self.length]);
-    }
-
-    fn get(&self) -> String {
-        String::from_utf8_lossy(&self.bytes[..self.length]).into_owned()
-    }
-}
-
 /// The part of the keyring that is no secret, in PostgreSQL's shared memory.
 #[derive(Clone, Copy)]
 struct State {
     phase: Phase,
-    cause: Text,
-    remedy: Text,
+    cause: Text<400>,
+    remedy: Text<400>,
     /// Since when, in microseconds since 2000-01-01 UTC.
     since: i64,
     /// Loads asked for by `unseal()`, and the last one that the worker has answered.

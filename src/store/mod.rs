@@ -4,6 +4,7 @@
 //! column privileges decide; rows of the other tables are read by index scans and written as the
 //! owner. All names and operators are qualified: a search_path of the caller changes nothing.
 
+pub mod audit;
 pub mod binding;
 pub mod browse;
 pub mod data_keys;

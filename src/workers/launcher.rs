@@ -1,18 +1,25 @@
 //! The launcher: looks into every database once after the server has started (or was promoted), and
-//! starts a worker for a database whenever there is something to do in it. It is connected to no
+//! starts a worker for a database whenever there is something to do in it, and an audit writer whenever
+//! there is something to write. It is connected to no
 //! database, so it keeps none from being dropped, and sleeps without waking up in between.
 
 use super::stop;
 use crate::{
     pg::{raise, server},
-    shmem::board,
+    shmem::{audit, board},
 };
 use pgrx::{
-    bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags},
+    bgworkers::{
+        BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime,
+        DynamicBackgroundWorker, SignalWakeFlags,
+    },
     pg_sys,
     prelude::*,
 };
-use std::{ffi::c_char, time::Duration};
+use std::{
+    ffi::{CStr, c_char},
+    time::Duration,
+};
 
 /// Registers the launcher with the postmaster.
 pub fn init() {
@@ -21,7 +28,7 @@ pub fn init() {
         .set_library("meshhook_secrets")
         .set_function("meshhook_secrets_launcher")
         .set_start_time(BgWorkerStartTime::RecoveryFinished)
-        .set_restart_time(Some(Duration::from_secs(5)))
+        .set_restart_time(Some(Duration::from_secs(1)))
         .enable_spi_access()
         .load();
 }
@@ -35,26 +42,39 @@ pub extern "C-unwind" fn meshhook_secrets_launcher(_argument: pg_sys::Datum) {
     board::attach_launcher();
     // One after the other, so that the board has room however many there are.
     let mut unseen = BackgroundWorker::transaction(databases);
+    let mut maintenance: Option<DynamicBackgroundWorker> = None;
     loop {
-        if let Some(database) = unseen.pop() {
-            board::post(database);
+        let mut pause = start_writers();
+        if maintenance.as_ref().is_some_and(has_ended) {
+            maintenance = None;
         }
-        let pause = match board::next().map(|(database, due)| (database, due - server::now())) {
-            Some((database, ..=0)) => {
-                board::take(database, server::now());
-                if BackgroundWorker::transaction(databases).contains(&database) {
-                    start(database);
-                } else {
-                    board::clear(database);
+        // One at a time, so that a server with many databases needs no more than one worker slot for
+        // all of them.
+        if maintenance.is_none() {
+            if let Some(database) = unseen.pop() {
+                board::post(database);
+            }
+            match board::next().map(|(database, due)| (database, due - server::now())) {
+                Some((database, ..=0)) => {
+                    board::take(database, server::now());
+                    if BackgroundWorker::transaction(databases).contains(&database) {
+                        maintenance =
+                            start(c"meshhook_secrets_maintenance", "maintenance", database);
+                    } else {
+                        board::clear(database);
+                    }
+                    pause = soon(pause, Duration::from_millis(1));
                 }
-                Some(Duration::from_millis(1))
+                _ if !unseen.is_empty() => pause = soon(pause, Duration::from_millis(1)),
+                Some((_, wait)) => {
+                    pause = soon(pause, Duration::from_micros(wait as u64 + 1000));
+                }
+                None => {}
             }
-            _ if !unseen.is_empty() => Some(Duration::from_millis(1)),
-            Some((_, wait)) => {
-                Some(Duration::from_micros(wait as u64 + 1000).min(Duration::from_secs(3600)))
-            }
-            None => None,
-        };
+        } else {
+            // Its end is a signal that wakes us; a lost one costs a second.
+            pause = soon(pause, Duration::from_secs(1));
+        }
         if !BackgroundWorker::wait_latch(pause) {
             stop();
         }
@@ -65,13 +85,45 @@ pub extern "C-unwind" fn meshhook_secrets_launcher(_argument: pg_sys::Datum) {
     }
 }
 
-/// Starts the worker of a database and waits for its end: one at a time, so that a server with many
-/// databases needs no more than one worker slot for all of them.
-fn start(database: u32) {
-    let worker = BackgroundWorkerBuilder::new("meshhook_secrets maintenance")
-        .set_type("meshhook_secrets maintenance")
+/// The sooner of the two, within the hour.
+fn soon(pause: Option<Duration>, other: Duration) -> Option<Duration> {
+    Some(pause.unwrap_or(Duration::from_secs(3600)).min(other))
+}
+
+/// Starts the audit writers of databases that need one; when to look again.
+fn start_writers() -> Option<Duration> {
+    let needed = audit::unattended();
+    if needed.is_empty() {
+        return None;
+    }
+    let now = server::now();
+    let mut pause = None;
+    let mut there = None;
+    for (database, earliest) in needed {
+        if earliest > now {
+            pause = soon(pause, Duration::from_micros((earliest - now) as u64 + 1000));
+            continue;
+        }
+        let there: &Vec<u32> =
+            there.get_or_insert_with(|| BackgroundWorker::transaction(databases));
+        if there.contains(&database) {
+            audit::starting(database, now);
+            start(c"meshhook_secrets_audit_writer", "audit", database);
+            // Until it has signed on it counts as missing.
+            pause = soon(pause, Duration::from_secs(1));
+        } else {
+            super::audit::log_lost(&audit::abandon(database));
+        }
+    }
+    pause
+}
+
+/// Starts a worker for a database.
+fn start(function: &CStr, kind: &str, database: u32) -> Option<DynamicBackgroundWorker> {
+    let worker = BackgroundWorkerBuilder::new(&format!("meshhook_secrets {kind}"))
+        .set_type(&format!("meshhook_secrets {kind}"))
         .set_library("meshhook_secrets")
-        .set_function("meshhook_secrets_maintenance")
+        .set_function(&function.to_string_lossy())
         .set_start_time(BgWorkerStartTime::RecoveryFinished)
         .set_restart_time(None)
         .set_argument(Some(pg_sys::Datum::from(database)))
@@ -80,15 +132,23 @@ fn start(database: u32) {
         .enable_spi_access()
         .load_dynamic();
     match worker {
-        Ok(worker) => {
-            let _ = worker.wait_for_shutdown();
+        Ok(worker) => Some(worker),
+        Err(_) => {
+            raise::log(
+                pgrx::PgLogLevel::WARNING,
+                &format!("meshhook_secrets: no background worker slot is free for {kind}"),
+                Some("Raise max_worker_processes; it is tried again."),
+            );
+            None
         }
-        Err(_) => raise::log(
-            pgrx::PgLogLevel::WARNING,
-            "meshhook_secrets: no background worker slot is free for key maintenance",
-            Some("Raise max_worker_processes; it is tried again."),
-        ),
     }
+}
+
+fn has_ended(worker: &DynamicBackgroundWorker) -> bool {
+    matches!(
+        worker.pid(),
+        Err(BackgroundWorkerStatus::Stopped | BackgroundWorkerStatus::PostmasterDied)
+    )
 }
 
 /// The databases that can be connected to.

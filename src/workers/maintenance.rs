@@ -4,20 +4,23 @@
 //! keeps nobody from dropping the database or the extension. After an error it ends too, and is
 //! started again, later each time.
 
-use super::stop;
+use super::{prepare_session, stop, transaction};
 use crate::{
     error::{Error, Refusal, Result},
     gucs,
-    pg::{catalog, raise::Thrown, scan, server},
-    service::{kek_life, rotation},
-    shmem::{board, keyring},
+    pg::{catalog, raise::Thrown, scan, server, session},
+    service::{
+        audit::{Kind, recorded},
+        kek_life, rotation,
+    },
+    shmem::{audit, board, keyring},
 };
 use pgrx::{
     bgworkers::{BackgroundWorker, SignalWakeFlags},
     pg_sys,
     prelude::*,
 };
-use std::{ffi::CString, time::Duration};
+use std::time::Duration;
 
 /// The worker's main function; the argument is the database's OID.
 #[pg_guard]
@@ -26,23 +29,8 @@ pub extern "C-unwind" fn meshhook_secrets_maintenance(argument: pg_sys::Datum) {
     let database = argument.value() as u32;
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(database)), None);
-    // Whoever waits for a lock for long lets others wait: the launcher starts one worker at a time.
-    // What the database sets for its sessions is not meant for this one.
-    for (setting, value) in [
-        (c"lock_timeout", c"5s"),
-        (c"default_transaction_read_only", c"off"),
-        (c"default_transaction_isolation", c"read committed"),
-    ] {
-        // SAFETY: settings of this session.
-        unsafe {
-            pg_sys::SetConfigOption(
-                setting.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-            );
-        }
-    }
+    prepare_session();
+    session::be_system();
     if let Err(thrown) = run(database).map_err(Thrown::from) {
         // SAFETY: nothing with a destructor is left in this frame. The transaction is still open, and
         // ends with the process.
@@ -60,6 +48,8 @@ fn run(database: u32) -> Result<()> {
         board::done(database, posted, None);
         return Ok(());
     }
+    // Records of before a crash may wait in the table, and the server's start is to be recorded.
+    audit::look(database);
     if keyring::status()?.sealed {
         // Nothing can be done without keys; the launcher comes back by and by.
         return Ok(());
@@ -94,7 +84,13 @@ fn start_due() -> Result<()> {
     kek_life::destroy_due()?;
     let next = kek_life::next_rotation(scan::Sees::Latest)?;
     if next.is_some_and(|at| at <= server::now()) && rotation::running()?.is_none() {
-        rotation::rotate(Some(String::from("schedule")), String::from("system"))?;
+        recorded(Kind::Change, "kek_rotate", |event| {
+            event.detail("schedule");
+            let rotation =
+                rotation::rotate(Some(String::from("schedule")), String::from("system"))?;
+            event.kek(rotation.job.kek_id);
+            Ok(())
+        })?;
     }
     Ok(())
 }
@@ -149,36 +145,4 @@ fn report(refusal: &Refusal) -> Result<()> {
         return Ok(()); // told already, and more exactly
     }
     rotation::report_failure(&job, Some(&text))
-}
-
-/// Runs `work` in a transaction of its own, which is rolled back if it is refused. After an error of
-/// PostgreSQL's the transaction stays as it is: the error lives in its memory, and ends the process.
-fn transaction<T>(activity: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    show(pg_sys::BackendState::STATE_RUNNING, &format!("meshhook_secrets: {activity}"));
-    // SAFETY: the standard frame of a transaction in a background worker.
-    unsafe {
-        pg_sys::SetCurrentStatementStartTimestamp();
-        pg_sys::StartTransactionCommand();
-        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-    }
-    let result = work();
-    // SAFETY: as above.
-    unsafe {
-        match &result {
-            Ok(_) => {
-                pg_sys::PopActiveSnapshot();
-                pg_sys::CommitTransactionCommand();
-            }
-            Err(Error::Refused(_)) => pg_sys::AbortCurrentTransaction(),
-            Err(Error::Postgres(_)) => return result,
-        }
-    }
-    result
-}
-
-fn show(state: pg_sys::BackendState::Type, activity: &str) {
-    if let Ok(text) = CString::new(activity) {
-        // SAFETY: the text is copied.
-        unsafe { pg_sys::pgstat_report_activity(state, text.as_ptr()) };
-    }
 }

@@ -6,7 +6,7 @@ use super::stop;
 use crate::{
     pg::raise,
     root_key::{self, Interruption, Outcome},
-    shmem::keyring,
+    shmem::{audit, keyring},
 };
 use pgrx::{
     bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags},
@@ -141,16 +141,22 @@ fn report(last: &mut Option<Report>, now: Report) {
         return;
     }
     match &now {
-        Report::Open(id) => raise::log(
-            pgrx::PgLogLevel::LOG,
-            &format!("meshhook_secrets: secrets are open with root key {id}"),
-            None,
-        ),
-        Report::Failed(failure) => raise::log(
-            pgrx::PgLogLevel::WARNING,
-            &format!("meshhook_secrets: secrets are sealed: {}", failure.cause),
-            Some(&failure.remedy),
-        ),
+        Report::Open(id) => {
+            audit::server_event("root_key_load", false, &format!("root key {id}"));
+            raise::log(
+                pgrx::PgLogLevel::LOG,
+                &format!("meshhook_secrets: secrets are open with root key {id}"),
+                None,
+            );
+        }
+        Report::Failed(failure) => {
+            audit::server_event("sealed", true, &failure.cause);
+            raise::log(
+                pgrx::PgLogLevel::WARNING,
+                &format!("meshhook_secrets: secrets are sealed: {}", failure.cause),
+                Some(&failure.remedy),
+            );
+        }
     }
     *last = Some(now);
 }

@@ -1,0 +1,76 @@
+-- The audit log. Only the background writer adds to it, and seals what it adds in the same transaction.
+
+CREATE TABLE meshhook_secrets.audit_log (
+  id               bigint NOT NULL,
+  time             timestamptz NOT NULL,
+  action           text NOT NULL,
+  outcome          text NOT NULL CHECK (outcome IN ('ok', 'denied', 'not_found', 'error')),
+  sqlstate         text,
+  project_id       uuid,
+  secret_id        uuid,
+  name             text COLLATE "C",
+  version          integer,
+  kek_id           integer,
+  purpose          text,
+  detail           text,
+  actor            text NOT NULL,
+  actor_role       text,
+  claimed_sub      text,
+  claimed_role     text,
+  client_address   text,
+  application_name text,
+  request_id       text,
+  transaction_id   bigint,
+  times            integer NOT NULL,
+  PRIMARY KEY (id, time)
+) PARTITION BY RANGE (time);
+CREATE INDEX audit_log_project ON meshhook_secrets.audit_log (project_id, id);
+COMMENT ON TABLE meshhook_secrets.audit_log IS 'Who did what when; never a value. A partition for each month (UTC), made by the writer. Read it with audit_search.';
+COMMENT ON COLUMN meshhook_secrets.audit_log.id IS 'Grows in the order of writing: microseconds since 2000-01-01 when it was sealed, or more.';
+COMMENT ON COLUMN meshhook_secrets.audit_log.actor IS 'The user who connected, or system.';
+COMMENT ON COLUMN meshhook_secrets.audit_log.actor_role IS 'The role whose rights counted.';
+COMMENT ON COLUMN meshhook_secrets.audit_log.claimed_sub IS 'sub of the JWT as the session claimed it: any SQL session can claim anything.';
+COMMENT ON COLUMN meshhook_secrets.audit_log.times IS 'More than 1: so many repeats of a failure within a minute.';
+
+CREATE TABLE meshhook_secrets.audit_pending (
+  pending_id    uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+  ring_id       bigint,
+  ring_position bigint,
+  record        bytea NOT NULL
+);
+COMMENT ON TABLE meshhook_secrets.audit_pending IS 'Records that are not sealed yet: of changes, written in their own transaction, until the writer takes them over; while the server is sealed, all.';
+
+CREATE TABLE meshhook_secrets.audit_seals (
+  seal_id       bigint PRIMARY KEY,
+  previous_id   bigint NOT NULL,
+  previous_mac  bytea NOT NULL,
+  from_id       bigint NOT NULL,
+  records       integer NOT NULL,
+  digest        bytea NOT NULL,
+  month         timestamptz NOT NULL,
+  dek_version   integer NOT NULL,
+  ring_id       bigint NOT NULL,
+  ring_position bigint NOT NULL,
+  sealed_at     timestamptz NOT NULL,
+  mac           bytea NOT NULL
+);
+COMMENT ON TABLE meshhook_secrets.audit_seals IS 'A seal for each batch of records: HMAC-SHA-256 over their digest and the seal before it.';
+COMMENT ON COLUMN meshhook_secrets.audit_seals.seal_id IS 'The id of the last record that it covers.';
+
+CREATE TABLE meshhook_secrets.audit_head (
+  one           boolean PRIMARY KEY DEFAULT true CHECK (one),
+  seal_id       bigint NOT NULL,
+  seal_mac      bytea NOT NULL,
+  anchor_id     bigint NOT NULL,
+  anchor_mac    bytea NOT NULL,
+  pruned_before timestamptz,
+  server_event  timestamptz,
+  dek_version   integer NOT NULL,
+  mac           bytea NOT NULL
+);
+COMMENT ON TABLE meshhook_secrets.audit_head IS 'Where the chain of seals ends and, once pruned, begins.';
+
+-- The partitions are no members of the extension, so pg_dump carries them and their rows by itself.
+SELECT pg_catalog.pg_extension_config_dump('meshhook_secrets.audit_pending', '');
+SELECT pg_catalog.pg_extension_config_dump('meshhook_secrets.audit_seals', '');
+SELECT pg_catalog.pg_extension_config_dump('meshhook_secrets.audit_head', '');

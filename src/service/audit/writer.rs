@@ -1,0 +1,265 @@
+//! The writer's work: takes what waits, gives it ids, seals it, and writes records, seals and head in
+//! one transaction. While the server is sealed, or has no KEK yet, records are written without a seal
+//! to `audit_pending`, and taken over later.
+
+use super::json;
+use crate::{
+    error::{Error, Result},
+    pg::server,
+    service::keys::{self, AUDIT_PROJECT, VersionedDek},
+    shmem::{
+        audit::{self as ring, Event, Waiting},
+        keyring,
+    },
+    store::{
+        Timestamp,
+        audit::{self as store, Stored},
+        jobs,
+    },
+};
+use meshhook_secrets_core::audit::{Head, Outcome, Record, RecordsDigest, Seal};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashSet};
+
+/// Records in one transaction at most, from each of the two sources.
+const BATCH: u64 = 1000;
+
+/// What of the ring is done once the transaction is committed.
+pub struct Done {
+    pub position: u64,
+    pub last_seal: Option<i64>,
+    /// There is probably more.
+    pub more: bool,
+    /// Somebody may be waiting.
+    pub records: usize,
+}
+
+/// What a writer remembers from one batch to the next.
+#[derive(Default)]
+pub struct Memory {
+    /// Up to where the tables have the ring; known once it was looked up.
+    resumed: bool,
+    /// Months that have a partition.
+    months: HashSet<Timestamp>,
+}
+
+/// Writes a batch; to be called in a transaction of its own.
+pub fn batch(queue: usize, memory: &mut Memory) -> Result<Done> {
+    let mut waiting = ring::waiting(queue, BATCH);
+    if !memory.resumed {
+        skip_written(queue, &mut waiting)?;
+        memory.resumed = true;
+    }
+    if keyring::status()?.sealed {
+        return set_aside(waiting);
+    }
+    match keys::active_kek()? {
+        Some(_) => seal(waiting, memory),
+        None => set_aside(waiting),
+    }
+}
+
+/// A writer before this one may have ended between its commit and saying so.
+fn skip_written(queue: usize, waiting: &mut Waiting) -> Result<()> {
+    let written = store::ring_position(waiting.ring)?.max(0) as u64;
+    let first = waiting.position - waiting.records.len() as u64;
+    if written > first {
+        ring::complete(queue, written, None, true);
+        *waiting = ring::waiting(queue, BATCH);
+    }
+    Ok(())
+}
+
+/// Writes records without a seal.
+fn set_aside(waiting: Waiting) -> Result<Done> {
+    let first = waiting.position - waiting.records.len() as u64;
+    for (at, record) in waiting.records.iter().enumerate() {
+        store::insert_pending(record, Some((waiting.ring, (first + at as u64 + 1) as i64)))?;
+    }
+    Ok(Done {
+        position: waiting.position,
+        last_seal: None,
+        more: waiting.records.len() as u64 == BATCH,
+        records: waiting.records.len(),
+    })
+}
+
+fn seal(waiting: Waiting, memory: &mut Memory) -> Result<Done> {
+    let taken = waiting.records.len();
+    // All that can be refused is asked for before anything is taken.
+    let ready = keys::dek_to_seal(&AUDIT_PROJECT)
+        .and_then(|key| Ok((key, trusted(store::head(true)?, &waiting)?)));
+    let (key, (mut head, problem)) = match ready {
+        Err(Error::Refused(_)) => return set_aside(waiting),
+        other => other?,
+    };
+    let pending = store::take_pending(BATCH as i64)?;
+    let more = pending.len() as u64 == BATCH || waiting.records.len() as u64 == BATCH;
+    let mut records: Vec<Record> =
+        pending.iter().chain(&waiting.records).map(|bytes| decode(bytes)).collect();
+    let events = ring::server_events(head.server_event.unwrap_or(i64::MIN));
+    records.extend(events.iter().map(system_record));
+    records.extend(problem.map(|problem| {
+        let mut record = Record::new(server::now(), "audit_tampered", Outcome::Error, "system");
+        record.detail = Some(problem);
+        record
+    }));
+    let done = Done { position: waiting.position, last_seal: None, more, records: taken };
+    if records.is_empty() {
+        return Ok(done);
+    }
+    head.server_event = events.last().map(|event| event.time).or(head.server_event);
+    notify(&records)?;
+    chain(records, &waiting, &key, &mut head, memory)?;
+    head.dek_version = key.dek_version;
+    store::set_head(&head, &key.dek.authenticate_audit(&head))?;
+    Ok(Done { last_seal: Some(head.seal_id), ..done })
+}
+
+/// The head as it is to be continued. If it or the last seal was tampered with, the chain goes on where
+/// the best witness says that it was, so that the gap shows.
+fn trusted(known: Option<(Head, Vec<u8>)>, waiting: &Waiting) -> Result<(Head, Option<String>)> {
+    let last = store::last_seal()?;
+    let last_id = last.as_ref().map_or(0, |last| last.seal.seal_id);
+    let Some((head, mac)) = known else {
+        let Some(last) = last else {
+            return Ok((Head::default(), None));
+        };
+        let head = Head {
+            seal_id: last.seal.seal_id,
+            seal_mac: last.mac.try_into().unwrap_or_default(),
+            ..Head::default()
+        };
+        return Ok((head, Some(String::from("the head of the audit seals was removed"))));
+    };
+    let authentic = keys::dek_to_open(&AUDIT_PROJECT, head.dek_version)
+        .and_then(|dek| Ok(dek.verify_audit(&head, &mac)?));
+    let problem = match authentic {
+        Err(error) if error.is_corrupted() => {
+            Some(String::from("the head of the audit seals was changed"))
+        }
+        Err(error) => return Err(error),
+        Ok(()) if waiting.last_seal > head.seal_id => Some(format!(
+            "the audit log was put back: seal {} was made, {} is the last",
+            waiting.last_seal, head.seal_id
+        )),
+        Ok(()) if last_id != head.seal_id && last_id != 0 => {
+            Some(format!("audit seal {} is the last instead of {}", last_id, head.seal_id))
+        }
+        Ok(()) if last_id == 0 && head.seal_id != head.anchor_id => {
+            Some(format!("audit seal {} was removed", head.seal_id))
+        }
+        Ok(()) => None,
+    };
+    Ok((head, problem))
+}
+
+/// Writes records and their seals, one for each month, and moves the head on.
+fn chain(
+    records: Vec<Record>,
+    waiting: &Waiting,
+    key: &VersionedDek,
+    head: &mut Head,
+    memory: &mut Memory,
+) -> Result<()> {
+    let mut months: BTreeMap<Timestamp, Vec<Record>> = BTreeMap::new();
+    let mut span = (0, 0);
+    for record in records {
+        if !(span.0..span.1).contains(&record.time) {
+            span = store::month(record.time)?;
+        }
+        months.entry(span.0).or_default().push(record);
+    }
+    let now = server::now();
+    let mut next = now.max(head.seal_id + 1);
+    for (month, mut records) in months {
+        if memory.months.insert(month) {
+            store::make_partition(month)?;
+            let (_, following) = store::month(now)?;
+            store::make_partition(following)?;
+        }
+        records.sort_by_key(|record| record.time);
+        let mut digest = RecordsDigest::default();
+        let from_id = next;
+        let mut stored = Vec::with_capacity(records.len());
+        for record in records {
+            digest.add(next, &record);
+            stored.push(Stored { id: next, record });
+            next += 1;
+        }
+        store::insert(&stored)?;
+        let seal = Seal {
+            seal_id: next - 1,
+            previous_id: head.seal_id,
+            previous_mac: head.seal_mac,
+            from_id,
+            records: stored.len() as i32,
+            digest: digest.finish(),
+            month,
+            dek_version: key.dek_version,
+            ring: (waiting.ring, waiting.position as i64),
+            sealed_at: now,
+        };
+        let mac = key.dek.authenticate_audit(&seal);
+        store::insert_seal(&seal, &mac)?;
+        head.seal_id = seal.seal_id;
+        head.seal_mac = mac;
+    }
+    Ok(())
+}
+
+/// A record that waits in a table can have been changed there before it was sealed.
+fn decode(bytes: &[u8]) -> Record {
+    Record::decode(bytes).unwrap_or_else(|_| {
+        let mut record = Record::new(server::now(), "audit_tampered", Outcome::Error, "system");
+        record.detail = Some(String::from("a record that waited for its seal was changed"));
+        record
+    })
+}
+
+fn system_record(event: &Event) -> Record {
+    let outcome = if event.failed { Outcome::Error } else { Outcome::Ok };
+    let mut record = Record::new(event.time, &event.action.get(), outcome, "system");
+    let detail = event.detail.get();
+    record.detail = (!detail.is_empty()).then_some(detail);
+    record.fit()
+}
+
+/// Actions that somebody should hear of at once, beside every denial and failure.
+const CRITICAL: [&str; 9] = [
+    "seal",
+    "sealed",
+    "unseal",
+    "unsealed",
+    "audit_prune",
+    "audit_tampered",
+    "kek_mark_compromised",
+    "kek_destroy",
+    "root_key_rotate",
+];
+
+/// Tells whoever listens to the channel `meshhook_secrets` what is critical.
+fn notify(records: &[Record]) -> Result<()> {
+    /// A flood of denials must not become a flood of notifications.
+    const MOST: usize = 20;
+    let critical = |record: &&Record| {
+        matches!(record.outcome, Outcome::Denied | Outcome::Error)
+            || CRITICAL.contains(&record.action.as_str())
+    };
+    for record in records.iter().filter(critical).take(MOST) {
+        let mut event = json(record);
+        event.insert(String::from("event"), Value::from("audit"));
+        jobs::notify(&Value::Object(event))?;
+    }
+    Ok(())
+}
+
+/// 42501 unless the caller is somebody to whom row-level security does not apply.
+pub fn require_whole_log() -> Result<()> {
+    if crate::pg::user::bypasses_rls() {
+        return Ok(());
+    }
+    Err(Error::new("42501", "permission denied for the audit log")
+        .detail("The whole log is for roles to which row-level security does not apply.")
+        .hint("Use a role with BYPASSRLS, or audit_search for the records of your projects."))
+}
