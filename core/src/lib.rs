@@ -3,6 +3,7 @@
 //! ```text
 //! root key ──wraps──▶ KEK ──wraps──▶ data key (DEK) ──seals──▶ values
 //!                                        └──authenticates──▶ metadata
+//!          ──wraps──▶ audit key ──seals──▶ audit log
 //! ```
 //!
 //! Top down: [`root_key`] reads root keys, [`key`] holds the three kinds of key and what each may

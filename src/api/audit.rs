@@ -32,7 +32,7 @@ fn search(call: Call) -> Answer {
     recorded(Kind::Look, "audit_search", |event| {
         let page_size: i32 = call.required(8, "page_size")?;
         let mut query = Query {
-            project: optional_project(&call)?,
+            project: optional_project(&call),
             filter: Filter {
                 projects: None,
                 since: time(&call, 1),

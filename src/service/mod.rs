@@ -6,7 +6,7 @@ pub mod browse;
 pub mod host;
 pub mod kek_life;
 pub mod kek_status;
-pub mod keys;
+mod keys;
 pub mod lifecycle;
 pub mod reencrypt;
 pub mod reveal;

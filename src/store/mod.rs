@@ -5,6 +5,7 @@
 //! owner. All names and operators are qualified: a search_path of the caller changes nothing.
 
 pub mod audit;
+pub mod audit_keys;
 pub mod binding;
 pub mod browse;
 pub mod data_keys;

@@ -4,6 +4,7 @@
 //! everything else, and every failure, goes through the ring in shared memory to the database's writer
 //! ([`writer`]), so that it survives a ROLLBACK, an ERROR, and the end of the process.
 
+pub mod keys;
 pub mod prune;
 pub mod search;
 pub mod verify;
