@@ -12,6 +12,7 @@ use support::{Cluster, Database, Prefix, expect_error, run};
 const WRITER: &str = "meshhook_secrets_writer";
 const READER: &str = "meshhook_secrets_reader";
 const KEK_ADMIN: &str = "meshhook_secrets_kek_admin";
+const AUDITOR: &str = "meshhook_secrets_auditor";
 
 /// Every function, and the roles that may execute it beside its owner.
 const FUNCTIONS: &[(&str, &[&str])] = &[
@@ -49,6 +50,9 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
     ("secret_reencrypt", &[KEK_ADMIN]),
     ("root_key_rotate", &[KEK_ADMIN]),
     ("root_key_verify", &[KEK_ADMIN]),
+    ("health", &[AUDITOR, KEK_ADMIN]),
+    ("metrics", &[AUDITOR, KEK_ADMIN]),
+    ("doctor", &[AUDITOR, KEK_ADMIN]),
     ("member_projects", &[READER, WRITER]),
     ("refuse_direct_change", &[]),
     ("host_project_changed", &[]),
@@ -197,7 +201,7 @@ fn the_roles_are_plain_and_members_of_nothing() {
         assert!(row.get::<_, Option<String>>(3).is_some(), "{name} has no comment");
         names.push(name);
     }
-    assert_eq!(names, [KEK_ADMIN, READER, WRITER]);
+    assert_eq!(names, [AUDITOR, KEK_ADMIN, READER, WRITER]);
 }
 
 #[test]

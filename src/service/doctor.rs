@@ -115,7 +115,9 @@ fn life_of_keks() -> Result<Vec<Finding>> {
             let (severity, detail, remedy) = match wraps {
                 0 => (
                     WARNING,
-                    format!("KEK {id} is compromised and no longer needed. Have dek_rotate and secret_reencrypt been called for each project since?"),
+                    format!(
+                        "KEK {id} is compromised and no longer needed. Have dek_rotate and secret_reencrypt been called for each project since?"
+                    ),
                     format!("SELECT meshhook_secrets.kek_destroy({id}, confirm => '{id}');"),
                 ),
                 _ => (
@@ -249,7 +251,7 @@ fn core_limit() -> u64 {
     }
 }
 
-/// A command for the server's shell that names the root key file: where that is, is nobody's business
+/// A command for the shell of the server's user that names the root key file: where that is, is nobody's business
 /// but the superuser's.
 fn in_shell(command: &str) -> String {
     if user::is_superuser() {

@@ -143,11 +143,11 @@ fn audit_problem() -> Option<Cause> {
         return Some(Cause::new("The audit log is switched off.", remedy, None));
     }
     let oldest = audit::queue().oldest?;
-    (server::now() - oldest > AUDIT_LATE)
-        .then(|| {
-            let remedy = "-- Look at the server log, and whether max_worker_processes has room for the writer.";
-            Cause::new("The audit writer is behind.", remedy, oldest)
-        })
+    (server::now() - oldest > AUDIT_LATE).then(|| {
+        let remedy =
+            "-- Look at the server log, and whether max_worker_processes has room for the writer.";
+        Cause::new("The audit writer is behind.", remedy, oldest)
+    })
 }
 
 fn rotation_problem(stored: &[StoredKek]) -> Result<Option<Cause>> {
@@ -162,12 +162,10 @@ fn rotation_problem(stored: &[StoredKek]) -> Result<Option<Cause>> {
         true => None,
         false => kek_life::next_rotation(Sees::Statement)?,
     };
-    Ok(next
-        .filter(|next| server::now() - next > ROTATION_LATE)
-        .map(|next| {
-            let remedy = "SELECT * FROM meshhook_secrets.kek_rotate('overdue');";
-            Cause::new("The scheduled rotation of the KEK is overdue.", remedy, next)
-        }))
+    Ok(next.filter(|next| server::now() - next > ROTATION_LATE).map(|next| {
+        let remedy = "SELECT * FROM meshhook_secrets.kek_rotate('overdue');";
+        Cause::new("The scheduled rotation of the KEK is overdue.", remedy, next)
+    }))
 }
 
 const UNSEAL: &str = "SELECT meshhook_secrets.unseal(d.project_id) FROM (SELECT DISTINCT project_id FROM meshhook_secrets.data_keys WHERE status = 'disabled') d;";

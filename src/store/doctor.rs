@@ -20,7 +20,7 @@ pub struct Finding {
     pub finding: String,
     /// What exactly.
     pub detail: String,
-    /// A line each: SQL, `$ ` and a command for the server's shell, or `-- ` and advice.
+    /// A line each: SQL, `$ ` and a command for the shell of the server's user, or `-- ` and advice.
     pub remedy: String,
 }
 

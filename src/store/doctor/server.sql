@@ -26,9 +26,9 @@ SELECT 'warning', 'unencrypted_connections', format('The server listens on %s wi
     WHERE trim(a) NOT IN ('', 'localhost', '127.0.0.1', '::1'))
 UNION ALL
 SELECT 'warning', 'publication', format('Publication %I carries our tables: names and sealed values, which are of no use elsewhere.', p.pubname),
-       format('DROP PUBLICATION %I;', p.pubname) || coalesce(format(E'\nCREATE PUBLICATION %I FOR TABLE %s;', p.pubname,
-         (SELECT string_agg(format('%I.%I', t.schemaname, t.tablename), ', ') FROM pg_publication_tables t
-          WHERE t.pubname = p.pubname AND t.schemaname <> 'meshhook_secrets')), '')
+       format('DROP PUBLICATION %I;', p.pubname) || coalesce(format(E'\nCREATE PUBLICATION %I FOR TABLE ', p.pubname) ||
+         (SELECT string_agg(format('%I.%I', t.schemaname, t.tablename), ', ') || ';' FROM pg_publication_tables t
+          WHERE t.pubname = p.pubname AND t.schemaname <> 'meshhook_secrets'), '')
   FROM pg_publication p
   WHERE current_setting('wal_level') = 'logical'
     AND EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = p.pubname AND t.schemaname = 'meshhook_secrets')
