@@ -874,6 +874,103 @@ fn alert_rules_pass_promtool() {
     }
 }
 
+// --- docs/realtime.md ------------------------------------------------------------------------------
+
+#[test]
+fn the_bridge_to_realtime_forwards_what_it_should_and_nothing_else() {
+    let cluster = by_hand().start();
+    let mut w = World::new(&cluster);
+    let project = w.project();
+    // What Supabase has of its own.
+    w.su("CREATE SCHEMA realtime; GRANT USAGE ON SCHEMA realtime TO authenticated;
+          CREATE TABLE realtime.messages (topic text, extension text, payload jsonb, event text, private bool);
+          ALTER TABLE realtime.messages ENABLE ROW LEVEL SECURITY;
+          GRANT SELECT ON realtime.messages TO authenticated;
+          CREATE FUNCTION realtime.topic() RETURNS text LANGUAGE sql STABLE
+              AS $$ SELECT nullif(current_setting('realtime.topic', true), '') $$;
+          CREATE FUNCTION realtime.send(payload jsonb, event text, topic text, private boolean DEFAULT true)
+              RETURNS void LANGUAGE sql
+              AS $$ INSERT INTO realtime.messages VALUES (topic, 'broadcast', payload, event, private) $$");
+    let page = fs::read_to_string(Prefix::repository().join("docs/realtime.md")).unwrap();
+    let block = |language: &str, index: usize| {
+        let fence = format!("\n```{language}\n");
+        let mut blocks = page.split(&fence).skip(1);
+        blocks.nth(index).unwrap().split("\n```\n").next().unwrap().to_owned()
+    };
+    w.su(&block("sql", 1));
+    let path = format!("{}:/usr/bin:/bin", Prefix::get().program("").display());
+    let mut bridge = Command::new("bash");
+    bridge.args(["-c", &block("sh", 0)]).env_clear().env("PATH", path).env("PGHOST", cluster.dir());
+    let bridge = bridge.env("PGUSER", "secrets_bridge").env("PGDATABASE", w.db.name());
+    let _bridge = Ending(bridge.spawn().unwrap());
+    let sent = |w: &mut World<'_>| -> Vec<String> {
+        let sql = "SELECT topic || ' ' || event || ' ' || payload::text || ' ' || private FROM realtime.messages";
+        w.superuser.query(sql, &[]).unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    eventually("the bridge says that it listens", || !sent(&mut w).is_empty());
+    let listens = "pg_stat_activity WHERE usename = 'secrets_bridge' AND query IN ('LISTEN meshhook_secrets;', 'SELECT;')";
+    eventually("it does", || w.count(listens) > 0);
+
+    for forged in [
+        "no json at all",
+        "[]",
+        r#"{"event": "audit", "action": "x", "outcome": "denied", "project_id": "not an id"}"#,
+        r#"{"event": "audit", "action": "secret_get", "outcome": "denied", "project_id": "00000000-0000-4000-8000-000000000000"}"#,
+        r#"{"event": "something", "kek_id": 1}"#,
+        r#"'); DROP TABLE realtime.messages; --"#,
+        r#"{"event": "\u0000"}"#,
+    ] {
+        w.superuser.execute("SELECT pg_notify('meshhook_secrets', $1)", &[&forged]).unwrap();
+    }
+    w.su("SELECT meshhook_secrets.kek_rotate()");
+    let denied = serde_json::json!({"event": "audit", "action": "secret_get", "outcome": "denied",
+        "project_id": project, "name": "TOKEN", "value": "<script>"});
+    w.superuser
+        .execute("SELECT pg_notify('meshhook_secrets', $1)", &[&denied.to_string()])
+        .unwrap();
+    eventually("all is forwarded", || sent(&mut w).len() >= 3);
+    assert_eq!(
+        sent(&mut w),
+        [
+            String::from("secrets:operations listening {} true"),
+            String::from(
+                r#"secrets:operations rotation_started {"total": 1, "job_id": 1, "kek_id": 2} true"#
+            ),
+            format!(
+                r#"secrets:{project} audit {{"action": "secret_get", "outcome": "denied"}} true"#
+            ),
+        ]
+    );
+
+    // Who hears it: Realtime asks with the topic that is to be joined.
+    for (user, topic, hears) in [
+        (w.alice, format!("secrets:{project}"), true),
+        (Uuid::new_v4(), format!("secrets:{project}"), false),
+        (w.alice, String::from("secrets:operations"), false),
+    ] {
+        let mut user = w.db.user(user);
+        user.execute("SELECT set_config('realtime.topic', $1, false)", &[&topic]).unwrap();
+        let rows = user.query("SELECT FROM realtime.messages", &[]).unwrap();
+        assert_eq!(!rows.is_empty(), hears, "{topic}");
+    }
+}
+
+#[test]
+fn every_event_is_documented() {
+    let page = fs::read_to_string(Prefix::repository().join("docs/realtime.md")).unwrap();
+    let mut found = 0;
+    for file in ["kek_life", "rotation"] {
+        let file = Prefix::repository().join("src/service").join(file).with_extension("rs");
+        let text = fs::read_to_string(file).unwrap();
+        for event in text.split("\"event\": \"").skip(1) {
+            let event = event.split('"').next().unwrap();
+            assert!(page.contains(&format!("`{event}`")), "{event}");
+            found += 1;
+        }
+    }
+    assert!(found >= 5, "{found}");
+}
+
 // --- helpers -------------------------------------------------------------------------------------
 
 /// A server without room for the worker: nothing happens by itself.
@@ -1106,9 +1203,19 @@ fn tools() -> PathBuf {
     run(&mut Command::new(script)).trim().into()
 }
 
-/// The exporter as monitoring/README.md sets it up; it ends when dropped.
+/// A process that ends when dropped.
+struct Ending(Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The exporter as monitoring/README.md sets it up.
 struct Exporter {
-    process: Child,
+    _process: Ending,
     port: u16,
 }
 
@@ -1124,7 +1231,7 @@ impl Exporter {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let exporter = Self { process, port };
+        let exporter = Self { _process: Ending(process), port };
         eventually("the exporter listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         exporter
     }
@@ -1136,12 +1243,5 @@ impl Exporter {
         stream.read_to_string(&mut page).unwrap();
         assert!(page.starts_with("HTTP/1.0 200"), "{page}");
         page
-    }
-}
-
-impl Drop for Exporter {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
