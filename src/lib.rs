@@ -64,6 +64,7 @@ pub extern "C-unwind" fn _PG_init() {
         );
     }
     shmem::board::init();
+    shmem::counters::init();
     workers::root_key::init();
     workers::launcher::init();
 }

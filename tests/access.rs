@@ -1240,11 +1240,12 @@ fn functions_operators_and_tables_of_the_caller_change_nothing() {
     for mut user in [warm, db.user(alice)] {
         user.batch_execute("SET search_path = evil, pg_catalog, public").unwrap();
         expect_error(user.query("SELECT 'a'::text = 'b'::text", &[]), "P0001").message("sprung");
-        for temporary in TABLES
-            .iter()
-            .chain(AUDIT_TABLES)
-            .chain(&["projects", "pg_class", "pg_proc", "pg_namespace"])
-        {
+        for temporary in TABLES.iter().chain(AUDIT_TABLES).chain(&[
+            "projects",
+            "pg_class",
+            "pg_proc",
+            "pg_namespace",
+        ]) {
             user.batch_execute(&format!("CREATE TEMP TABLE {temporary} (LIKE evil.bait)")).unwrap();
         }
         let sprung = sprung(&db);
@@ -1595,9 +1596,13 @@ fn trap(db: &Database<'_>, role: &str) {
         );
     }
     sql += &operators;
-    for table in
-        TABLES.iter().chain(AUDIT_TABLES).chain(&["projects", "pg_class", "pg_proc", "pg_roles", "pg_namespace"])
-    {
+    for table in TABLES.iter().chain(AUDIT_TABLES).chain(&[
+        "projects",
+        "pg_class",
+        "pg_proc",
+        "pg_roles",
+        "pg_namespace",
+    ]) {
         sql += &format!("CREATE TABLE evil.{table} (LIKE evil.bait);");
     }
     // Last: from here on these names mean something else.

@@ -9,10 +9,12 @@ pub mod audit_keys;
 pub mod binding;
 pub mod browse;
 pub mod data_keys;
+pub mod doctor;
 pub mod guard;
 pub mod jobs;
 pub mod keks;
 pub mod secrets;
+pub mod settings;
 pub mod versions;
 
 /// A UUID as PostgreSQL stores it.

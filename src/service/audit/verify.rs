@@ -7,6 +7,7 @@ use crate::{
     store::{
         Timestamp,
         audit::{self as store, Stored, StoredSeal},
+        settings,
     },
 };
 use meshhook_secrets_core::{
@@ -85,6 +86,9 @@ pub fn verify(from: Option<i64>, to: Option<i64>) -> Result<Verified> {
     if verified.further > 0 {
         let further = format!("{} further problems", verified.further);
         verified.problems.push(further);
+    }
+    if from.is_none() && to.is_none() && verified.problems.is_empty() {
+        settings::remember("last_audit_verify")?;
     }
     Ok(verified)
 }
