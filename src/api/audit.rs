@@ -47,6 +47,7 @@ fn search(call: Call) -> Answer {
         };
         search::prepare(&mut query, event)?;
         let mut rows = Rows::begin(&call)?;
+        let _state = search::state(&query)?;
         for record in search::unsealed(&mut query)? {
             rows.push(&columns(record))?;
         }

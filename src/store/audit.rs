@@ -69,12 +69,12 @@ pub fn take_pending(limit: i64) -> Result<Vec<Vec<u8>>> {
     change(|| TAKE.run(May::Write, &[parameter(limit)], records))
 }
 
-/// The records that wait.
+/// The records that wait, in the state that the statement sees.
 pub fn pending() -> Result<Vec<Vec<u8>>> {
     static LIST: Statement =
         Statement::new(c"SELECT record FROM meshhook_secrets.audit_pending LIMIT 10000", &[]);
     let _owner = Acting::as_owner()?;
-    LIST.run(May::Write, &[], records)
+    LIST.run(May::Read, &[], records)
 }
 
 /// How many records wait, as the statement sees it.
@@ -222,7 +222,7 @@ pub fn search<T>(filter: &Filter<'_>, read: impl FnOnce(&Found) -> Result<T>) ->
         filter.after.and_then(parameter),
         parameter(filter.page_size),
     ];
-    search.run(May::Write, &parameters, read)
+    search.run(May::Read, &parameters, read)
 }
 
 /// Up to `limit` records after `after` and up to `last`, oldest first, as the statement sees them.
