@@ -3,6 +3,7 @@
 use super::arguments::{check_purpose, name, project};
 use crate::{
     error::{Error, Result},
+    hooks,
     pg::{
         call::{Answer, Call, datum},
         rows::Rows,
@@ -37,12 +38,14 @@ fn get_bytes(call: Call) -> Answer {
 }
 
 fn get(call: &Call) -> Result<reveal::Value> {
+    hooks::value_function_runs();
     let (project, name) = (project(call)?, name(call)?);
     check_purpose(call, 3)?;
     reveal::one(&project, &name, call.optional(2))
 }
 
 fn get_many(call: Call) -> Answer {
+    hooks::value_function_runs();
     let project = project(&call)?;
     check_purpose(&call, 2)?;
     let names = match call.raw(1) {

@@ -3,6 +3,7 @@
 use super::arguments::{from_now, name, project, time, time_datum, uuid_datum};
 use crate::{
     error::{Error, Result},
+    hooks,
     pg::call::{Answer, Call, datum},
     service::write::{self, Options, Written},
 };
@@ -23,12 +24,14 @@ crate::sql_functions! {
 }
 
 fn put_text(call: Call) -> Answer {
+    hooks::value_function_runs();
     let (project, name) = (project(&call)?, name(&call)?);
     let value: &str = call.required(2, "value")?;
     answer(&call, &name, write::put(&project, &name, value.as_bytes(), &options(&call, 3)?)?)
 }
 
 fn put_bytes(call: Call) -> Answer {
+    hooks::value_function_runs();
     let (project, name) = (project(&call)?, name(&call)?);
     let value: &[u8] = call.required(2, "value")?;
     answer(&call, &name, write::put(&project, &name, value, &options(&call, 3)?)?)
