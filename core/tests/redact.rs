@@ -176,6 +176,7 @@ fn statements_in_messages_are_masked_as_statements() {
         ("statement: %s", "statement: "),
         ("statement: %s", "Anweisung: "),
         ("duration: %s ms  statement: %s", "duration: 0.1 ms  statement: "),
+        ("%s %s%s%s: %s", "execute <unnamed>: "),
         ("duration: %s ms  %s %s%s%s: %s", "durée : 0.1 ms  execute <unnamed>: "),
     ] {
         let text = format!("{start}{STATEMENT}");
@@ -187,6 +188,8 @@ fn statements_in_messages_are_masked_as_statements() {
             ..Line::default()
         };
         assert_eq!(message(line), format!("{start}{}", masked(STATEMENT)));
+        let line = Line { detail: Some(b"parameters: $1 = 'x'"), ran: true, ..line };
+        assert_eq!(line.mask().detail.unwrap(), b"parameters: $1 = '***'");
         let line = Line { statement: Some(b"another"), ..line };
         assert!(!message(line).contains("canary"));
     }
@@ -311,6 +314,11 @@ fn known_values_are_found_wherever_they_are() {
     assert_eq!(masked.context.unwrap(), b"PL/pgSQL function *** line 1 at RAISE");
     let line = Line { message: Some(b"not can\\\"ary-\\u0041, it's 1"), ..line };
     assert_eq!(line.mask().message.unwrap(), b"not can\\\"***");
+    // Names are no values: neither those of columns nor those of JSON's members.
+    let body: &[u8] = br#"{"name": "value"}"#;
+    let line = Line { context: Some(b"unnamed project value"), parameters: &[body], ..line };
+    let line = Line { statement: Some(b"SELECT 'canary_2', \"project\""), ..line };
+    assert_eq!(line.mask().context.unwrap(), b"unnamed project ***");
     let line = Line { message: Some(b"a canary_2"), ..line };
     assert_eq!(line.mask().message.unwrap(), b"a ***");
 }

@@ -134,6 +134,9 @@ impl Line<'_> {
     /// Whether the message was given whole, as RAISE, foreign servers and other languages do: then
     /// nothing is known about it.
     fn is_raised(&self) -> bool {
+        if report::carries_statement(self.format) {
+            return false;
+        }
         let mut bytes = self.format.iter();
         while let Some(byte) = bytes.next() {
             if *byte == b'%' {

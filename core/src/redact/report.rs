@@ -18,9 +18,14 @@ const WITH_STATEMENT: [&[u8]; 7] = [
     b"parse %s: %s",
 ];
 
+/// Whether messages of this format end with the statement.
+pub fn carries_statement(format: &[u8]) -> bool {
+    WITH_STATEMENT.contains(&format)
+}
+
 /// A message made from one of the formats that are known to carry statements.
 pub fn message(text: &[u8], format: &[u8], statement: Option<&[u8]>) -> Option<Vec<u8>> {
-    if WITH_STATEMENT.contains(&format) {
+    if carries_statement(format) {
         return Some(match statement.and_then(|statement| text.strip_suffix(statement)) {
             Some(start) => {
                 let masked = sql::mask(&text[start.len()..], Also::default());

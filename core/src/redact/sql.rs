@@ -90,11 +90,11 @@ impl Also<'_> {
 
 /// Whether what stands in double quotes looks like the name of a column or function, as drivers and
 /// PostgREST quote them, and not like a value that somebody put into the wrong quotes.
-fn is_name(body: &[u8]) -> bool {
+pub(crate) fn is_name(body: &[u8]) -> bool {
     let digits = body.iter().filter(|byte| byte.is_ascii_digit()).count();
     digits <= 3
         && body.len() < 64
-        && !body[0].is_ascii_digit()
+        && body.first().is_some_and(|byte| !byte.is_ascii_digit())
         && body
             .iter()
             .all(|byte| matches!(byte, b'_' | b'*' | b'a'..=b'z') || byte.is_ascii_digit())

@@ -4,6 +4,7 @@ use super::{
     MASK,
     lexer::{Kind, Tokens, find},
     room,
+    sql::is_name,
 };
 
 /// Shorter ones are not looked for: they are in every other word.
@@ -35,7 +36,8 @@ impl Taint {
                         self.add(&without(&without(body, b'\''), b'\\'));
                     }
                 }
-                Kind::Dollar | Kind::Quoted => self.add(body),
+                Kind::Dollar => self.add(body),
+                Kind::Quoted if !is_name(body) => self.add(body),
                 _ => {}
             }
         }
@@ -53,7 +55,11 @@ impl Taint {
             match (byte, escaped, start) {
                 (b'"', false, None) => start = Some(at + 1),
                 (b'"', false, Some(from)) => {
-                    self.add_json(&value[from..at]);
+                    let body = &value[from..at];
+                    let is_key = value[at + 1..].trim_ascii_start().starts_with(b":");
+                    if !(is_key && is_name(body)) {
+                        self.add_json(body);
+                    }
                     start = None;
                 }
                 _ => {}
