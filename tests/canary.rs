@@ -11,7 +11,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use memchr::memmem;
-use postgres::Client;
+use postgres::error::ErrorPosition;
+use postgres::{Client, Config, NoTls};
 use support::{
     Cluster, Database, KEY_A, Shutdown, backend_pid, eventually, expect_error, processes, signal,
 };
@@ -418,6 +419,189 @@ fn cores(hunt: &mut Hunt, tag: &str, ours: bool) -> Vec<(String, Vec<u8>)> {
     }
     assert!(cores.len() >= 5, "{} processes", cores.len());
     cores
+}
+
+// --- what stays -----------------------------------------------------------------------------------
+
+#[test]
+fn the_client_gets_the_whole_error() {
+    let (db, alice) = (Cluster::shared().database(), Uuid::new_v4());
+    let project = db.project(alice);
+    let mut user = db.user(alice);
+    let canary = format!("canary-{}", Uuid::new_v4());
+
+    let sql = format!("SELECT meshhook_secrets.secret_put('{canary}', 'N', 'x')");
+    let error = user.batch_execute(&sql).unwrap_err();
+    let it = error.as_db_error().unwrap();
+    assert_eq!(it.message(), format!("invalid input syntax for type uuid: \"{canary}\""));
+    assert_eq!(it.position(), Some(&ErrorPosition::Original(36)));
+
+    user.batch_execute("SET log_parameter_max_length_on_error = -1").unwrap();
+    let sql = "SELECT meshhook_secrets.secret_put($1, 'N', $2), $2::int";
+    let error = user.query(sql, &[&project, &canary]).unwrap_err();
+    let it = error.as_db_error().unwrap();
+    assert_eq!(it.message(), format!("invalid input syntax for type integer: \"{canary}\""));
+    let parameters = format!("unnamed portal with parameters: $1 = '{project}', $2 = '{canary}'");
+    assert_eq!(it.where_(), Some(&*parameters));
+
+    let sql = format!(
+        "DO $$ BEGIN PERFORM meshhook_secrets.secret_put('{project}', 'N', '{canary}');
+         RAISE 'not %', '{canary}' USING DETAIL = '{canary}', HINT = '{canary}', CONSTRAINT = 'k'; END $$"
+    );
+    let error = user.batch_execute(&sql).unwrap_err();
+    let it = error.as_db_error().unwrap();
+    assert_eq!(it.message(), format!("not {canary}"));
+    assert_eq!((it.detail(), it.hint()), (Some(&*canary), Some(&*canary)));
+    assert_eq!(it.constraint(), Some("k"));
+    assert_eq!(it.where_(), Some("PL/pgSQL function inline_code_block line 2 at RAISE"));
+
+    let log = db.cluster().log();
+    assert!(!log.contains(&canary), "the canary is in the log");
+    for line in [
+        "22P02 authenticator@",
+        "invalid input syntax for type uuid: \"***\" at character 36",
+        "CONTEXT:  unnamed portal with parameters: $1 = '***', $2 = '***'",
+        "STATEMENT:  SELECT meshhook_secrets.secret_put($1, '***', $2), $2::int",
+        "ERROR:  ***",
+        "CONTEXT:  PL/pgSQL function inline_code_block line 2 at RAISE",
+        "STATEMENT:  DO $$***$$",
+    ] {
+        assert!(log.contains(line), "{line:?} is not in the log");
+    }
+}
+
+#[test]
+fn the_client_gets_notices_as_they_are() {
+    let (db, alice) = (Cluster::shared().database(), Uuid::new_v4());
+    let project = db.project(alice);
+    let canary = format!("canary-{}", Uuid::new_v4());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let mut client = Config::new()
+        .host_path(db.cluster().dir())
+        .dbname(db.name())
+        .user("postgres")
+        .notice_callback(move |notice| sender.send(notice.message().to_owned()).unwrap())
+        .connect(NoTls)
+        .unwrap();
+    let sql = format!(
+        "SET log_min_messages = notice;
+         DO $$ BEGIN PERFORM meshhook_secrets.secret_put('{project}', 'N', '{canary}');
+         RAISE NOTICE 'stored %', '{canary}'; END $$"
+    );
+    client.batch_execute(&sql).unwrap();
+    assert_eq!(receiver.try_recv().unwrap(), format!("stored {canary}"));
+    let log = db.cluster().log();
+    assert!(log.contains("NOTICE:  ***") && !log.contains(&canary));
+}
+
+#[test]
+fn a_mention_in_a_comment_hides_no_statement() {
+    let db = Cluster::shared().database();
+    let mut superuser = db.superuser();
+    let marker = format!("m{}", Uuid::new_v4().simple());
+    let sql = format!("DROP TABLE {marker} /* secret_put, don't log */, x CASCADE -- 'secret_get'");
+    expect_error(superuser.batch_execute(&sql), "42P01");
+    let log = db.cluster().log();
+    assert!(log.contains(&format!("STATEMENT:  {sql}")), "the statement is not in the log");
+    // Without a mention, nothing changes.
+    let sql = format!("SELECT '{marker}'::int, \"Column\"");
+    expect_error(superuser.batch_execute(&sql), "22P02");
+    assert!(db.cluster().log().contains(&format!("STATEMENT:  {sql}")));
+    // The flag of a value that went through is gone with its statement.
+    let project = db.project(Uuid::new_v4());
+    let put = "SELECT meshhook_secrets.secret_put($1, 'N', 'x')";
+    superuser.query(put, &[&project]).unwrap();
+    let sql = format!("SELECT '{marker}2'::int");
+    expect_error(superuser.batch_execute(&sql), "22P02");
+    assert!(db.cluster().log().contains(&format!("STATEMENT:  {sql}")));
+}
+
+#[test]
+fn lines_keep_their_shape_in_every_format() {
+    let cluster = Cluster::builder()
+        .setting("logging_collector", "on")
+        .setting("log_destination", "stderr,csvlog,jsonlog")
+        .start();
+    let db = cluster.database();
+    let sql = "SELECT 'é', meshhook_secrets.secret_get('canary', 'N')";
+    expect_error(db.superuser().batch_execute(sql), "22P02");
+    let masked = "SELECT '***', meshhook_secrets.secret_get('***', '***')";
+    let json = || {
+        let log = cluster.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        lines.into_iter().find(|line: &serde_json::Value| line["statement"] == masked)
+    };
+    eventually("the line is in the log", || json().is_some());
+    let line = json().unwrap();
+    assert_eq!(line["error_severity"], "ERROR");
+    assert_eq!(line["state_code"], "22P02");
+    assert_eq!(line["message"], "invalid input syntax for type uuid: \"***\"");
+    assert_eq!(line["cursor_position"], 43);
+    assert_eq!(line["dbname"], db.name());
+    assert_eq!(line["backend_type"], "client backend");
+    let log = cluster.log();
+    let csv = format!(
+        ",ERROR,22P02,\"invalid input syntax for type uuid: \"\"***\"\"\",,,,,,\"{masked}\",43,,"
+    );
+    assert!(log.contains(&csv), "no such line: {csv}");
+    let line = log.lines().find(|line| line.contains("ERROR:  invalid")).unwrap();
+    assert!(line.ends_with("ERROR:  invalid input syntax for type uuid: \"***\" at character 43"));
+    let statement =
+        log.lines().find(|line| line.contains("STATEMENT:  SELECT '***', mesh")).unwrap();
+    assert!(statement.ends_with(masked), "{statement}");
+    // Once in each: the original is not logged besides.
+    assert_eq!(log.matches("ERROR:  invalid input").count(), 1);
+    assert!(!log.contains("'canary'"));
+}
+
+#[test]
+fn a_killed_process_leaves_no_literal() {
+    let cluster = Cluster::builder().start();
+    let db = cluster.database();
+    let project = db.project(Uuid::new_v4());
+    let mut client = db.superuser();
+    let pid = backend_pid(&mut client);
+    let canary = format!("canary-{}", Uuid::new_v4());
+    let sql =
+        format!("SELECT meshhook_secrets.secret_put('{project}', 'N', '{canary}'), pg_sleep(60)");
+    let thread = std::thread::spawn(move || client.batch_execute(&sql));
+    let mut superuser = db.superuser();
+    let sleeps = "SELECT query FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep'";
+    let mut shown = String::new();
+    eventually("it sleeps", || match superuser.query_opt(sleeps, &[&pid]).unwrap() {
+        Some(row) => {
+            shown = row.get(0);
+            true
+        }
+        None => false,
+    });
+    let masked = "SELECT meshhook_secrets.secret_put('***', '***', '***'), pg_sleep(***)";
+    assert_eq!(shown, masked);
+    signal(pid, "KILL");
+    thread.join().unwrap().unwrap_err();
+    let detail = format!("DETAIL:  Failed process was running: {masked}");
+    eventually("the crash is logged", || cluster.log().contains(&detail));
+    assert!(!cluster.log().contains(&canary));
+}
+
+#[test]
+fn the_names_of_the_hosts_functions_are_read_again_at_reload() {
+    let cluster = Cluster::builder().start();
+    let db = cluster.database();
+    let mut superuser = db.superuser();
+    let sql = "SELECT public.hand_on('canary')";
+    expect_error(superuser.batch_execute(sql), "42883");
+    assert!(cluster.log().contains(&format!("STATEMENT:  {sql}")));
+    cluster.set("meshhook_secrets.value_functions", "other, public.hand_on(text)");
+    cluster.reload();
+    let masked = "STATEMENT:  SELECT public.hand_on('***')";
+    eventually("the setting counts", || {
+        expect_error(superuser.batch_execute(sql), "42883");
+        cluster.log().contains(masked)
+    });
+    // Not for everybody to change.
+    let set = "SET meshhook_secrets.value_functions = ''";
+    expect_error(superuser.batch_execute(set), "55P02");
 }
 
 // --- the scene ------------------------------------------------------------------------------------
