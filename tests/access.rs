@@ -761,7 +761,7 @@ fn ordinary_roles_neither_see_nor_change_the_settings() {
         expect_error(client.batch_execute("TABLE pg_file_settings"), "42501");
 
         let before = all_settings(&mut client);
-        assert_eq!(before.len(), 9);
+        assert_eq!(before.len(), 10);
         for setting in ["max_value_size", "max_versions", "recovery_window"] {
             for change in [
                 format!("SET meshhook_secrets.{setting} = 7"),

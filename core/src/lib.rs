@@ -22,6 +22,7 @@ pub mod key;
 pub mod limits;
 pub mod name;
 pub mod random;
+pub mod redact;
 pub mod root_key;
 
 pub use error::Error;

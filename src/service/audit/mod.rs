@@ -184,7 +184,8 @@ pub fn refused(action: &str, sqlstate: &str) {
 
 /// PostgreSQL itself refused a call: no catalog can be asked any more.
 pub fn refused_by_server(action: &str, role: Option<String>) {
-    if !ring::exists() {
+    // Processes without a database log too.
+    if !ring::exists() || server::database() == 0 {
         return;
     }
     let mut record = Record::new(server::now(), action, Outcome::Denied, &session::actor());
