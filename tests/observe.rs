@@ -155,16 +155,24 @@ fn health_metrics_and_doctor_work_on_a_standby() {
     let mut client = standby.connect(w.db.name(), &w.watcher);
     let state = |client: &mut Client| health(client).0;
     eventually("the standby has its root key", || state(&mut client) == "ok");
-    assert_eq!(metrics(&mut client)["meshhook_secrets_kek_age_seconds"].is_some(), true);
+    assert!(metrics(&mut client)["meshhook_secrets_kek_age_seconds"].is_some());
     let findings = doctor(&mut client);
     assert!(findings.iter().any(|it| it.finding == "standby"), "{findings:?}");
     // What happens on the primary is seen; what happens to the keys is each server's own.
     w.su("SELECT meshhook_secrets.kek_disable(1)");
     eventually("the standby sees it", || state(&mut client) == "degraded");
+    w.su("SELECT meshhook_secrets.kek_rotate()");
+    let cause = "KEK 1 is disabled and wraps 1 data keys.";
+    eventually("the standby sees why", || health(&mut client).1.as_deref() == Some(cause));
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").unwrap();
+    assert_eq!(health(&mut client).1.as_deref(), Some(cause));
+    assert_eq!(metrics(&mut client)["meshhook_secrets_keks{\"status\": \"disabled\"}"], Some(1.0));
+    assert_eq!(doctor(&mut client).iter().filter(|it| it.finding == "degraded").count(), 1);
+    client.batch_execute("COMMIT").unwrap();
     let mut superuser = standby.connect(w.db.name(), "postgres");
     superuser.batch_execute("SELECT meshhook_secrets.seal()").unwrap();
     assert_eq!(state(&mut client), "sealed");
-    w.is("degraded", Some("No KEK is active."));
+    w.is("degraded", Some(cause));
 }
 
 #[test]
@@ -750,7 +758,7 @@ fn doctor_finds_replicas_publications_and_connections_and_its_remedies_work() {
 fn doctor_always_answers_and_says_what_it_cannot_see() {
     let mut w = World::new(Cluster::shared());
     let findings = w.doctor();
-    for name in ["backup", "root_key_copy"] {
+    for name in ["backup", "root_key_copy", "temporary_files"] {
         assert!(findings.iter().any(|it| it.finding == name && it.severity == "info"), "{name}");
     }
     let order =

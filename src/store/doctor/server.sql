@@ -46,12 +46,16 @@ SELECT 'warning', v.finding, CASE WHEN s.at IS NULL THEN 'It was never run, or n
     SELECT k.key, (k.value ->> 'at')::timestamptz AS at FROM meshhook_secrets.settings k
       WHERE k.value ->> 'at' ~ '^\d{4}-\d\d-\d\d[T ]\d\d:\d\d') s ON s.key = v.key
   WHERE (s.at IS NULL OR s.at < now() - interval '30 days')
-    AND EXISTS (SELECT FROM meshhook_secrets.kek_storage)
+    -- A new installation has nothing to verify yet.
+    AND EXISTS (SELECT FROM meshhook_secrets.kek_storage k WHERE k.created_at < now() - interval '30 days')
     AND EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = 'meshhook_secrets'::regnamespace AND p.proname = v.finding)
 UNION ALL
 SELECT 'info', 'activity_visible', 'pg_stat_activity shows running statements, to superusers and pg_read_all_stats those of everybody. Ours are overwritten; what a host does with a value beside that is not.',
        E'ALTER SYSTEM SET track_activities = off;\nSELECT pg_reload_conf();'
   WHERE current_setting('track_activities')::boolean
+UNION ALL
+SELECT 'info', 'temporary_files', 'A sort, hash or materialization of revealed values in a query of the caller''s own writes them to temporary files beyond work_mem; that cannot be seen from here.',
+       '-- Reveal values in a query of their own, or as the last step, and do not sort or group by them.'
 UNION ALL
 SELECT 'info', 'no_standby', 'No standby is connected: between two backups this server has the only copy.',
        '-- Set up streaming replication, with the library and the same root key there, and archive the WAL.'
