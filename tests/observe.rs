@@ -755,6 +755,24 @@ fn doctor_finds_replicas_publications_and_connections_and_its_remedies_work() {
 }
 
 #[test]
+fn doctor_looks_as_far_as_an_owner_without_superuser_sees() {
+    let cluster = by_hand().start();
+    let db = cluster.empty_database();
+    let mut superuser = db.superuser();
+    superuser.batch_execute("CREATE ROLE former SUPERUSER LOGIN").unwrap();
+    db.connect("former").batch_execute("CREATE EXTENSION meshhook_secrets").unwrap();
+    superuser.batch_execute("ALTER ROLE former NOSUPERUSER").unwrap();
+    let mut client = db.connect(&member(&db, "auditor"));
+    assert_eq!(health(&mut client).0, "ok");
+    let found = doctor(&mut client).into_iter().find(|it| it.finding == "limited_view").unwrap();
+    assert!(found.detail.contains("former") && found.severity == "info", "{found:?}");
+    superuser.batch_execute(&found.remedy).unwrap();
+    let names: Vec<_> = doctor(&mut client).into_iter().map(|it| it.finding).collect();
+    assert!(!names.contains(&String::from("limited_view")), "{names:?}");
+    assert!(names.contains(&String::from("no_standby")), "{names:?}");
+}
+
+#[test]
 fn doctor_always_answers_and_says_what_it_cannot_see() {
     let mut w = World::new(Cluster::shared());
     let findings = w.doctor();
