@@ -177,16 +177,17 @@ fn health_metrics_and_doctor_work_on_a_standby() {
 
 #[test]
 fn the_audit_log_switched_off_is_told() {
-    let mut w = World::new(Cluster::shared());
-    let has_setting = w.count("pg_settings WHERE name = 'meshhook_secrets.audit'") > 0;
+    let cluster = Cluster::builder().start();
+    let mut w = World::new(&cluster);
     assert_eq!(metrics(&mut w.client)["meshhook_secrets_audit_enabled"], Some(1.0));
-    if has_setting {
-        let name = w.db.name().to_owned();
-        w.su(&format!("ALTER DATABASE {name} SET meshhook_secrets.audit = 'off'"));
-        let mut client = w.db.connect(&w.watcher);
-        assert_eq!(health(&mut client).1.unwrap(), "The audit log is switched off.");
-        assert_eq!(metrics(&mut client)["meshhook_secrets_audit_enabled"], Some(0.0));
-    }
+    w.su("ALTER SYSTEM SET meshhook_secrets.audit = off");
+    w.su("SELECT pg_reload_conf()");
+    eventually("the audit log is off", || health(&mut w.client).0 == "degraded");
+    assert_eq!(health(&mut w.client).1.unwrap(), "The audit log is switched off.");
+    assert_eq!(metrics(&mut w.client)["meshhook_secrets_audit_enabled"], Some(0.0));
+    w.su("ALTER SYSTEM RESET meshhook_secrets.audit");
+    w.su("SELECT pg_reload_conf()");
+    eventually("the audit log is on again", || health(&mut w.client).0 == "ok");
 }
 
 // --- metrics -------------------------------------------------------------------------------------
@@ -549,7 +550,7 @@ fn doctor_finds_changed_objects_and_its_remedies_work() {
 
 #[test]
 fn doctor_finds_the_state_of_keys_and_its_remedies_work() {
-    let cluster = by_hand().start();
+    let cluster = by_hand().setting("meshhook_secrets.audit", "off").start();
     let mut w = World::new(&cluster);
     let project = w.project();
     w.play(&[Case("critical", "sealed", "An operator", &["SELECT meshhook_secrets.seal()"])]);
