@@ -12,7 +12,7 @@ WITH_PG = PG_CONFIG="$(PG_CONFIG)" PGRX_PG_CONFIG_PATH="$(PG_CONFIG)"
 TESTS = -p meshhook_secrets_core -p meshhook_secrets_tests
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build install package test lint fmt test-core test-blackbox demo demo-stop bench-rotation clean
+.PHONY: help deps build install package test lint fmt test-core test-blackbox demo demo-stop bench bench-audit bench-rotation clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,11 @@ demo: build ## start the demo and say where it is
 
 demo-stop: ## stop the demo and remove its files
 	@demo/stop
+
+bench: bench-audit bench-rotation ## all benchmarks; OPTIONS=--quick
+
+bench-audit: build ## measure reveals with and without audit records
+	@$(WITH_PG) bench/audit $(OPTIONS)
 
 bench-rotation: build ## measure rotations of the KEK against plain UPDATEs; OPTIONS=--quick takes a minute
 	@$(WITH_PG) bench/rotation $(OPTIONS)

@@ -302,6 +302,8 @@ pub struct Head {
     pub anchor_mac: [u8; 32],
     /// Records of months before this one were pruned.
     pub pruned_before: Option<Timestamp>,
+    /// Seals up to this one may lack the records of those months; later ones may not.
+    pub pruned_seal: i64,
     /// The last event of the server as a whole that is recorded.
     pub server_event: Option<Timestamp>,
     /// The version of the audit key that makes the MAC.
@@ -316,6 +318,7 @@ impl Identity for Head {
             .long(self.anchor_id)
             .bytes(&self.anchor_mac)
             .time(self.pruned_before)
+            .long(self.pruned_seal)
             .time(self.server_event)
             .integer(self.key_version)
             .done()

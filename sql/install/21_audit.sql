@@ -64,6 +64,7 @@ CREATE TABLE meshhook_secrets.audit_head (
   anchor_id     bigint NOT NULL,
   anchor_mac    bytea NOT NULL,
   pruned_before timestamptz,
+  pruned_seal   bigint NOT NULL,
   server_event  timestamptz,
   key_version   integer NOT NULL,
   mac           bytea NOT NULL

@@ -134,6 +134,8 @@ BEGIN
     RAISE EXCEPTION 'argument must not be null' USING ERRCODE = '22004',
       DETAIL = 'The arguments users_may_reveal and users_may_audit cannot be null.', HINT = 'Give true or false.';
   END IF;
+  -- The audit writer makes partitions; not while rights are taken from all tables.
+  LOCK TABLE ONLY meshhook_secrets.audit_log IN SHARE UPDATE EXCLUSIVE MODE;
   FOREACH role_name IN ARRAY ARRAY['anon', 'authenticated', 'service_role'] LOOP
     IF to_regrole(role_name) IS NULL THEN
       RAISE EXCEPTION 'role does not exist' USING ERRCODE = '42704',
@@ -207,7 +209,7 @@ BEGIN
       HINT = 'Take it out of the role in between; nothing has been changed.';
   END LOOP;
   PERFORM meshhook_secrets.audit_record_setup('setup_supabase',
-    format('users_may_reveal => %s, users_may_audit => %s', users_may_reveal, users_may_audit));
+    format('users_may_reveal => %s, users_may_audit => %s', users_may_reveal::text, users_may_audit::text));
 END
 $function$;
 REVOKE ALL ON FUNCTION meshhook_secrets.setup_supabase(boolean, boolean) FROM PUBLIC;

@@ -10,6 +10,22 @@ pub fn extension_is_installed() -> bool {
     unsafe { pg_sys::get_extension_oid(c"meshhook_secrets".as_ptr(), true) != Oid::INVALID }
 }
 
+/// As [`extension_is_installed`]; if it is, it stays so until the transaction ends.
+pub fn extension_stays_installed() -> bool {
+    // SAFETY: missing_ok; the lock is the one that DROP EXTENSION takes in exclusive mode. Whoever waited
+    // for that finds nothing at the second look.
+    unsafe {
+        let find = || pg_sys::get_extension_oid(c"meshhook_secrets".as_ptr(), true);
+        let extension = find();
+        if extension == Oid::INVALID {
+            return false;
+        }
+        let mode = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, extension, 0, mode);
+        find() == extension
+    }
+}
+
 /// The relation of this name.
 pub fn relation(schema: &str, name: &str) -> Option<Oid> {
     let name = CString::new(name).ok()?;

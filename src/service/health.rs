@@ -6,7 +6,7 @@ use crate::{
     pg::{scan::Sees, server},
     shmem::{audit, keyring},
     store::{
-        Timestamp, data_keys, jobs,
+        Timestamp, audit as store, data_keys, jobs,
         keks::{self, StoredKek},
     },
 };
@@ -107,7 +107,7 @@ fn degraded(
         let text = format!("KEK {} needs root key {}.", kek.kek_id, kek.root_key_id);
         return Ok(Some(Cause::new(text, PUT_BACK, opened)));
     }
-    if let Some(cause) = audit_problem() {
+    if let Some(cause) = audit_problem()? {
         return Ok(Some(cause));
     }
     if let Some(cause) = rotation_problem(stored)? {
@@ -137,17 +137,21 @@ pub fn audit_is_on() -> bool {
     server::setting(c"meshhook_secrets.audit").is_none_or(|value| value != "off")
 }
 
-fn audit_problem() -> Option<Cause> {
+fn audit_problem() -> Result<Option<Cause>> {
     if !audit_is_on() {
         let remedy = "ALTER SYSTEM RESET meshhook_secrets.audit;\nSELECT pg_reload_conf();";
-        return Some(Cause::new("The audit log is switched off.", remedy, None));
+        return Ok(Some(Cause::new("The audit log is switched off.", remedy, None)));
     }
-    let oldest = audit::status(server::database()).oldest?;
-    (server::now() - oldest > AUDIT_LATE).then(|| {
+    let late = |oldest: &Timestamp| server::now() - oldest > AUDIT_LATE;
+    if let Some(oldest) = audit::status(server::database()).oldest.filter(late) {
         let remedy =
             "-- Look at the server log, and whether max_worker_processes has room for the writer.";
-        Cause::new("The audit writer is behind.", remedy, oldest)
-    })
+        return Ok(Some(Cause::new("The audit writer is behind.", remedy, oldest)));
+    }
+    Ok(store::is_set_aside()?.then(|| {
+        let remedy = "SELECT * FROM meshhook_secrets.root_key_verify();";
+        Cause::new("Audit records cannot be sealed.", remedy, None)
+    }))
 }
 
 fn rotation_problem(stored: &[StoredKek]) -> Result<Option<Cause>> {

@@ -129,6 +129,7 @@ fn clear(queue: &mut Queue) {
     queue.durable.store(0, Ordering::Release);
     queue.lost = 0;
     queue.last_seal = 0;
+    queue.witnessed = 0;
     for repeat in &mut queue.repeats {
         repeat.key = 0;
         repeat.count = 0;
@@ -583,6 +584,29 @@ fn empty(queue: &mut Queue) -> Vec<Vec<u8>> {
 }
 
 // --- Who asks how things are ----------------------------------------------------------------------------
+
+/// The last seal that was made in a database since the server started; 0 if none is known.
+pub fn last_seal(database: u32) -> i64 {
+    if !exists() {
+        return 0;
+    }
+    read(|_, ring| {
+        let queue = ring.queues.iter().find(|queue| queue.database == database);
+        queue.map_or(0, |queue| queue.last_seal)
+    })
+}
+
+/// Whether a seal is to be shown in the server log again, as it is now and then.
+pub fn is_witness_due(queue: usize, now: i64) -> bool {
+    const EVERY: i64 = 600_000_000;
+    write(|_, ring| {
+        let due = ring.queues[queue].witnessed + EVERY <= now;
+        if due {
+            ring.queues[queue].witnessed = now;
+        }
+        due
+    })
+}
 
 /// How a database's queue is.
 #[derive(Default)]

@@ -30,6 +30,8 @@ struct Board {
     entries: [Entry; DATABASES],
     /// The launcher's latch, as an address valid in every process; 0 while there is no launcher.
     launcher: usize,
+    /// The maintenance worker; 0 while there is none.
+    maintenance: i32,
 }
 
 // SAFETY: plain data; `launcher` is an address in PostgreSQL's own shared memory.
@@ -40,7 +42,9 @@ static BOARD: PgLwLock<Board> = unsafe { PgLwLock::new(c"meshhook_secrets_board"
 
 /// Makes the board. Called once, in the postmaster, while it preloads us.
 pub fn init() {
-    pg_shmem_init!(BOARD = Board { entries: [Entry::default(); DATABASES], launcher: 0 });
+    pg_shmem_init!(
+        BOARD = Board { entries: [Entry::default(); DATABASES], launcher: 0, maintenance: 0 }
+    );
 }
 
 /// Once this transaction is committed, there is work in the database.
@@ -59,6 +63,30 @@ pub fn attach_launcher() {
     // SAFETY: this process's own latch.
     let latch = unsafe { pg_sys::MyLatch } as usize;
     BOARD.exclusive().launcher = latch;
+}
+
+/// This process is the maintenance worker, unless there is one: a launcher that was started anew does not
+/// know of the one that its predecessor started.
+pub fn sign_on() -> bool {
+    // SAFETY: this process's own id.
+    let pid = unsafe { pg_sys::MyProcPid };
+    let mut board = BOARD.exclusive();
+    if board.maintenance != 0 {
+        return false;
+    }
+    board.maintenance = pid;
+    true
+}
+
+/// The maintenance worker ends.
+pub fn sign_off() {
+    BOARD.exclusive().maintenance = 0;
+    wake();
+}
+
+/// Whether there is a maintenance worker.
+pub fn is_busy() -> bool {
+    BOARD.share().maintenance != 0
 }
 
 /// There is work in the database now.

@@ -45,6 +45,8 @@ pub struct Queue {
     pub lost: u64,
     /// The last seal that was made.
     pub last_seal: i64,
+    /// When a seal was last shown in the server log.
+    pub witnessed: i64,
     /// Failures whose repeats are being counted.
     pub repeats: [Repeat; REPEATS],
     slots: [Slot; SLOTS as usize],
@@ -140,6 +142,9 @@ pub fn create() -> io::Result<()> {
     if memory == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
+    // Who did what is no business of whoever reads a core dump, which would grow by all of it.
+    // SAFETY: the mapping that was just made.
+    unsafe { libc::madvise(memory, size_of::<Ring>(), libc::MADV_DONTDUMP) };
     RING.store(memory.cast(), Ordering::Relaxed);
     Ok(())
 }

@@ -151,7 +151,7 @@ fn run(queue: usize) -> Result<()> {
 }
 
 fn batch(queue: usize, memory: &mut Memory) -> Result<Option<Done>> {
-    if !catalog::extension_is_installed() {
+    if !catalog::extension_stays_installed() {
         return Ok(None);
     }
     writer::batch(queue, memory).map(Some)

@@ -3,7 +3,7 @@
 //! there is something to write. It is connected to no
 //! database, so it keeps none from being dropped, and sleeps without waking up in between.
 
-use super::stop;
+use super::{maintenance::FIRST_VISIT, stop};
 use crate::{
     pg::{raise, server},
     shmem::{audit, board},
@@ -17,6 +17,7 @@ use pgrx::{
     prelude::*,
 };
 use std::{
+    collections::HashSet,
     ffi::{CStr, c_char},
     time::Duration,
 };
@@ -42,6 +43,7 @@ pub extern "C-unwind" fn meshhook_secrets_launcher(_argument: pg_sys::Datum) {
     board::attach_launcher();
     // One after the other, so that the board has room however many there are.
     let mut unseen = BackgroundWorker::transaction(databases);
+    let mut first_visit = HashSet::new();
     let mut maintenance: Option<DynamicBackgroundWorker> = None;
     loop {
         let mut pause = start_writers();
@@ -50,16 +52,19 @@ pub extern "C-unwind" fn meshhook_secrets_launcher(_argument: pg_sys::Datum) {
         }
         // One at a time, so that a server with many databases needs no more than one worker slot for
         // all of them.
-        if maintenance.is_none() {
+        if maintenance.is_none() && !board::is_busy() {
             if let Some(database) = unseen.pop() {
                 board::post(database);
+                first_visit.insert(database);
             }
             match board::next().map(|(database, due)| (database, due - server::now())) {
                 Some((database, ..=0)) => {
                     board::take(database, server::now());
                     if BackgroundWorker::transaction(databases).contains(&database) {
+                        let flag = if first_visit.remove(&database) { FIRST_VISIT } else { 0 };
+                        let argument = u64::from(database) | flag;
                         maintenance =
-                            start(c"meshhook_secrets_maintenance", "maintenance", database);
+                            start(c"meshhook_secrets_maintenance", "maintenance", argument);
                     } else {
                         board::clear(database);
                     }
@@ -108,7 +113,7 @@ fn start_writers() -> Option<Duration> {
             there.get_or_insert_with(|| BackgroundWorker::transaction(databases));
         if there.contains(&database) {
             audit::starting(database, now);
-            start(c"meshhook_secrets_audit_writer", "audit", database);
+            start(c"meshhook_secrets_audit_writer", "audit", u64::from(database));
             // Until it has signed on it counts as missing.
             pause = soon(pause, Duration::from_secs(1));
         } else {
@@ -119,14 +124,14 @@ fn start_writers() -> Option<Duration> {
 }
 
 /// Starts a worker for a database.
-fn start(function: &CStr, kind: &str, database: u32) -> Option<DynamicBackgroundWorker> {
+fn start(function: &CStr, kind: &str, argument: u64) -> Option<DynamicBackgroundWorker> {
     let worker = BackgroundWorkerBuilder::new(&format!("meshhook_secrets {kind}"))
         .set_type(&format!("meshhook_secrets {kind}"))
         .set_library("meshhook_secrets")
         .set_function(&function.to_string_lossy())
         .set_start_time(BgWorkerStartTime::RecoveryFinished)
         .set_restart_time(None)
-        .set_argument(Some(pg_sys::Datum::from(database)))
+        .set_argument(Some(pg_sys::Datum::from(argument)))
         // SAFETY: reads backend state.
         .set_notify_pid(unsafe { pg_sys::MyProcPid })
         .enable_spi_access()

@@ -22,34 +22,51 @@ use pgrx::{
 };
 use std::time::Duration;
 
-/// The worker's main function; the argument is the database's OID.
+/// Added to the argument at the first visit after the server's start.
+pub const FIRST_VISIT: u64 = 1 << 32;
+
+/// The worker's main function; the argument is the database's OID, and perhaps [`FIRST_VISIT`].
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn meshhook_secrets_maintenance(argument: pg_sys::Datum) {
     let database = argument.value() as u32;
+    let first = argument.value() as u64 & FIRST_VISIT != 0;
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(database)), None);
+    if !board::sign_on() {
+        return;
+    }
+    // SAFETY: the callback takes nothing; it runs in this process before it leaves shared memory, however
+    // it ends.
+    unsafe { pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::null()) };
     prepare_session();
     session::be_system();
-    if let Err(thrown) = run(database).map_err(Thrown::from) {
+    if let Err(thrown) = run(database, first).map_err(Thrown::from) {
         // SAFETY: nothing with a destructor is left in this frame. The transaction is still open, and
         // ends with the process.
         unsafe { thrown.throw() }
     }
 }
 
+unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
+    board::sign_off();
+}
+
 /// The shortest pause between two visits without a failure, in microseconds.
 const PAUSE: i64 = 5_000_000;
 
 /// Does all there is to do. Only an error of PostgreSQL's comes out.
-fn run(database: u32) -> Result<()> {
+fn run(database: u32, first: bool) -> Result<()> {
     let posted = board::posted(database);
     if !transaction("looking for work", is_installed)? {
         board::done(database, posted, None);
         return Ok(());
     }
-    // Records of before a crash may wait in the table, and the server's start is to be recorded.
-    audit::look(database);
+    if first {
+        // Records of before may wait in the table, and the server's start is to be recorded. Not at other
+        // visits: a dump may be being restored, and half a chain of seals is not to be continued.
+        audit::look(database);
+    }
     if keyring::status()?.sealed {
         // Nothing can be done without keys; the launcher comes back by and by.
         return Ok(());

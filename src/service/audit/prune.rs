@@ -30,6 +30,7 @@ pub fn prune(before: Timestamp, event: &mut Event) -> Result<Vec<(String, i64)>>
         store::delete_seals(head.anchor_id)?;
     }
     head.pruned_before = head.pruned_before.max(Some(boundary));
+    head.pruned_seal = head.seal_id;
     let key = keys::current()?;
     head.key_version = key.key_version;
     store::set_head(&head, &key.key.authenticate(&head))?;

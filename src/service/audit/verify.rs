@@ -1,12 +1,16 @@
 //! Checking the chain of seals and every record under it.
 
-use super::{keys as audit_keys, writer::require_whole_log};
+use super::{
+    keys as audit_keys,
+    writer::{TAMPERED, require_whole_log},
+};
 use crate::{
     error::{Error, Result},
     pg::server,
+    shmem::audit as ring,
     store::{
         Timestamp,
-        audit::{self as store, Stored, StoredSeal},
+        audit::{self as store, Read, StoredSeal},
         settings,
     },
 };
@@ -65,6 +69,10 @@ pub fn verify(from: Option<i64>, to: Option<i64>) -> Result<Verified> {
         (Some(_), _) => None,
     };
     let last = chain(range.clone(), expected, head.as_ref(), &mut keys, &mut verified)?;
+    let known = ring::last_seal(server::database());
+    if to.is_none() && known > head.as_ref().map_or(0, |head| head.seal_id) {
+        verified.problem(format!("an older state was put back: seal {known} was the last"));
+    }
     if to.is_none() {
         let ends = |head: &Head| match &last {
             Some(last) => last.seal.seal_id == head.seal_id && last.mac == head.seal_mac,
@@ -146,7 +154,8 @@ fn chain(
                 verified.problem(format!("seal {id} does not authenticate"));
             }
             let pruned =
-                head.and_then(|head| head.pruned_before).is_some_and(|before| seal.month < before);
+                head.and_then(|head| head.pruned_before).is_some_and(|before| seal.month < before)
+                    && head.is_some_and(|head| id <= head.pruned_seal);
             check_records(&stored, pruned, &mut records, verified)?;
             verified.seals += 1;
             verified.first_seal.get_or_insert(id);
@@ -179,14 +188,24 @@ fn check_records(
     let seal = &stored.seal;
     let mut digest = RecordsDigest::default();
     let mut count = 0;
-    while let Some(Stored { id, record }) = records.next(seal.seal_id)? {
+    let mut reports = Vec::new();
+    while let Some(Read { id, record }) = records.next(seal.seal_id)? {
         if id < seal.from_id {
             verified.problem(format!("record {id} has no seal"));
             continue;
         }
-        digest.add(id, &record);
         count += 1;
+        let Some(record) = record else {
+            verified.problem(format!("record {id} cannot be read"));
+            continue;
+        };
+        digest.add(id, &record);
+        if record.action == TAMPERED && record.actor == "system" {
+            reports.push(format!("record {id}: {}", record.detail.unwrap_or_default()));
+        }
     }
+    // What the writer found stays a problem until it is pruned.
+    reports.into_iter().for_each(|report| verified.problem(report));
     verified.records += i64::from(count);
     if pruned && count == 0 {
         return Ok(());
@@ -205,7 +224,7 @@ fn check_records(
 /// The records in the order of their ids, read page by page.
 struct Records {
     after: i64,
-    page: VecDeque<Stored>,
+    page: VecDeque<Read>,
     last: i64,
 }
 
@@ -215,7 +234,7 @@ impl Records {
     }
 
     /// The next record up to `to`.
-    fn next(&mut self, to: i64) -> Result<Option<Stored>> {
+    fn next(&mut self, to: i64) -> Result<Option<Read>> {
         const PAGE: i64 = 5000;
         if self.page.is_empty() && self.last < to {
             let page = store::after(self.after, i64::MAX, PAGE)?;

@@ -5,7 +5,7 @@
 use super::keys::{self, Versioned};
 use crate::{
     error::{Error, Result},
-    pg::server,
+    pg::{raise, server},
     shmem::{
         audit::{self as ring, Event, Waiting},
         keyring,
@@ -23,6 +23,9 @@ use std::collections::{BTreeMap, HashSet};
 /// Records in one transaction at most, from each of the two sources.
 const BATCH: u64 = 1000;
 
+/// The action of what the writer finds wrong with the log itself.
+pub const TAMPERED: &str = "audit_tampered";
+
 /// What of the ring is done once the transaction is committed.
 pub struct Done {
     pub position: u64,
@@ -38,6 +41,8 @@ pub struct Done {
 pub struct Memory {
     /// Up to where the tables have the ring; known once it was looked up.
     resumed: bool,
+    /// That records cannot be sealed was logged.
+    complained: bool,
     /// Up to when events of the server were told of.
     told: Option<Timestamp>,
     /// Months that have a partition.
@@ -52,7 +57,7 @@ pub fn batch(queue: usize, memory: &mut Memory) -> Result<Done> {
         memory.resumed = true;
     }
     tell_of_server(memory)?;
-    if keyring::status()?.sealed { set_aside(waiting) } else { seal(waiting, memory) }
+    if keyring::status()?.sealed { set_aside(waiting) } else { seal(queue, waiting, memory) }
 }
 
 /// A writer before this one may have ended between its commit and saying so.
@@ -81,12 +86,24 @@ fn set_aside(waiting: Waiting) -> Result<Done> {
     })
 }
 
-fn seal(waiting: Waiting, memory: &mut Memory) -> Result<Done> {
+fn seal(queue: usize, waiting: Waiting, memory: &mut Memory) -> Result<Done> {
     let taken = waiting.records.len();
     // All that can be refused is asked for before anything is taken.
     let ready = keys::current().and_then(|key| Ok((key, trusted(store::head(true)?, &waiting)?)));
     let (key, (mut head, problem)) = match ready {
-        Err(Error::Refused(_)) => return set_aside(waiting),
+        Err(Error::Refused(refusal)) => {
+            if !std::mem::replace(&mut memory.complained, true) {
+                let cause = refusal.detail.as_deref().unwrap_or(refusal.message);
+                raise::log(
+                    pgrx::PgLogLevel::WARNING,
+                    &format!("meshhook_secrets: audit records cannot be sealed: {cause}"),
+                    Some(
+                        "They wait in meshhook_secrets.audit_pending; see meshhook_secrets.root_key_verify().",
+                    ),
+                );
+            }
+            return set_aside(waiting);
+        }
         other => other?,
     };
     let pending = store::take_pending(BATCH as i64)?;
@@ -100,7 +117,7 @@ fn seal(waiting: Waiting, memory: &mut Memory) -> Result<Done> {
     let events = ring::server_events(head.server_event.unwrap_or(i64::MIN));
     records.extend(events.iter().map(system_record));
     let problem = problem.map(|problem| {
-        let mut record = Record::new(server::now(), "audit_tampered", Outcome::Error, "system");
+        let mut record = Record::new(server::now(), TAMPERED, Outcome::Error, "system");
         record.detail = Some(problem);
         record
     });
@@ -114,6 +131,14 @@ fn seal(waiting: Waiting, memory: &mut Memory) -> Result<Done> {
     chain(records, &waiting, &key, &mut head, memory)?;
     head.key_version = key.key_version;
     store::set_head(&head, &key.key.authenticate(&head))?;
+    if ring::is_witness_due(queue, server::now()) {
+        // Logs that are shipped elsewhere bear witness of what the chain was.
+        let mac: String = head.seal_mac.iter().map(|byte| format!("{byte:02x}")).collect();
+        raise::log_for_sure(&format!(
+            "meshhook_secrets audit: seal {} has MAC {mac}",
+            head.seal_id
+        ));
+    }
     Ok(Done { last_seal: Some(head.seal_id), ..done })
 }
 
@@ -133,24 +158,27 @@ fn trusted(known: Option<(Head, Vec<u8>)>, waiting: &Waiting) -> Result<(Head, O
         };
         return Ok((head, Some(String::from("the head of the audit seals was removed"))));
     };
-    let authentic = keys::of(head.key_version).and_then(|key| Ok(key.verify(&head, &mac)?));
-    let problem = match authentic {
+    let last_mac = last.and_then(|last| last.mac.try_into().ok()).unwrap_or_default();
+    match keys::of(head.key_version).and_then(|key| Ok(key.verify(&head, &mac)?)) {
+        Ok(()) => {}
         Err(error) if error.is_corrupted() => {
-            Some(String::from("the head of the audit seals was changed"))
+            // Nothing of it is taken over.
+            let head = Head { seal_id: last_id, seal_mac: last_mac, ..Head::default() };
+            return Ok((head, Some(String::from("the head of the audit seals was changed"))));
         }
         Err(error) => return Err(error),
-        Ok(()) if waiting.last_seal > head.seal_id => Some(format!(
-            "the audit log was put back: seal {} was made, {} is the last",
+    }
+    if waiting.last_seal > head.seal_id {
+        let problem = format!(
+            "an older state of the audit log was put back: seal {} was the last, now it is {}",
             waiting.last_seal, head.seal_id
-        )),
-        Ok(()) if last_id != head.seal_id && last_id != 0 => {
-            Some(format!("audit seal {} is the last instead of {}", last_id, head.seal_id))
-        }
-        Ok(()) if last_id == 0 && head.seal_id != head.anchor_id => {
-            Some(format!("audit seal {} was removed", head.seal_id))
-        }
-        Ok(()) => None,
-    };
+        );
+        let head = Head { seal_id: waiting.last_seal, seal_mac: [0; 32], ..head };
+        return Ok((head, Some(problem)));
+    }
+    let expected = if last_id == 0 { head.anchor_id } else { last_id };
+    let problem = (expected != head.seal_id)
+        .then(|| format!("audit seal {} is the last instead of {}", expected, head.seal_id));
     Ok((head, problem))
 }
 
@@ -211,7 +239,7 @@ fn chain(
 /// A record that waits in a table can have been changed there before it was sealed.
 fn decode(bytes: &[u8]) -> Record {
     Record::decode(bytes).unwrap_or_else(|_| {
-        let mut record = Record::new(server::now(), "audit_tampered", Outcome::Error, "system");
+        let mut record = Record::new(server::now(), TAMPERED, Outcome::Error, "system");
         record.detail = Some(String::from("a record that waited for its seal was changed"));
         record
     })
@@ -230,7 +258,7 @@ const CRITICAL: [&str; 7] = [
     "seal",
     "unseal",
     "audit_prune",
-    "audit_tampered",
+    TAMPERED,
     "kek_mark_compromised",
     "kek_destroy",
     "root_key_rotate",
