@@ -468,6 +468,15 @@ pub fn fall_asleep(queue: usize) -> bool {
     })
 }
 
+/// Whether the writer may leave: nothing waits and nothing is counted.
+pub fn is_empty(queue: usize) -> bool {
+    read(|state, ring| {
+        let (desk, queue) = (&state.desks[queue], &ring.queues[queue]);
+        let counted = queue.repeats.iter().any(|repeat| repeat.count > 0);
+        queue.depth() == 0 && desk.asked == desk.answered && !counted
+    })
+}
+
 /// Whether somebody waits for the writer's commit.
 pub fn is_awaited(queue: usize) -> bool {
     read(|state, _| state.desks[queue].waiters.wakeup.head as u32 != pg_sys::INVALID_PGPROCNO)

@@ -1,12 +1,14 @@
 //! The writer's work: takes what waits, gives it ids, seals it, and writes records, seals and head in
-//! one transaction. While the server is sealed, or has no KEK yet, records are written without a seal
-//! to `audit_pending`, and taken over later.
+//! one transaction. While the server is sealed, records are written without a seal to `audit_pending`, and
+//! taken over later.
 
-use super::json;
+use super::{
+    json,
+    keys::{self, Versioned},
+};
 use crate::{
     error::{Error, Result},
     pg::server,
-    service::keys::{self, AUDIT_PROJECT, VersionedDek},
     shmem::{
         audit::{self as ring, Event, Waiting},
         keyring,
@@ -50,13 +52,7 @@ pub fn batch(queue: usize, memory: &mut Memory) -> Result<Done> {
         skip_written(queue, &mut waiting)?;
         memory.resumed = true;
     }
-    if keyring::status()?.sealed {
-        return set_aside(waiting);
-    }
-    match keys::active_kek()? {
-        Some(_) => seal(waiting, memory),
-        None => set_aside(waiting),
-    }
+    if keyring::status()?.sealed { set_aside(waiting) } else { seal(waiting, memory) }
 }
 
 /// A writer before this one may have ended between its commit and saying so.
@@ -87,8 +83,7 @@ fn set_aside(waiting: Waiting) -> Result<Done> {
 fn seal(waiting: Waiting, memory: &mut Memory) -> Result<Done> {
     let taken = waiting.records.len();
     // All that can be refused is asked for before anything is taken.
-    let ready = keys::dek_to_seal(&AUDIT_PROJECT)
-        .and_then(|key| Ok((key, trusted(store::head(true)?, &waiting)?)));
+    let ready = keys::current().and_then(|key| Ok((key, trusted(store::head(true)?, &waiting)?)));
     let (key, (mut head, problem)) = match ready {
         Err(Error::Refused(_)) => return set_aside(waiting),
         other => other?,
@@ -111,8 +106,8 @@ fn seal(waiting: Waiting, memory: &mut Memory) -> Result<Done> {
     head.server_event = events.last().map(|event| event.time).or(head.server_event);
     notify(&records)?;
     chain(records, &waiting, &key, &mut head, memory)?;
-    head.dek_version = key.dek_version;
-    store::set_head(&head, &key.dek.authenticate_audit(&head))?;
+    head.key_version = key.key_version;
+    store::set_head(&head, &key.key.authenticate(&head))?;
     Ok(Done { last_seal: Some(head.seal_id), ..done })
 }
 
@@ -132,8 +127,7 @@ fn trusted(known: Option<(Head, Vec<u8>)>, waiting: &Waiting) -> Result<(Head, O
         };
         return Ok((head, Some(String::from("the head of the audit seals was removed"))));
     };
-    let authentic = keys::dek_to_open(&AUDIT_PROJECT, head.dek_version)
-        .and_then(|dek| Ok(dek.verify_audit(&head, &mac)?));
+    let authentic = keys::of(head.key_version).and_then(|key| Ok(key.verify(&head, &mac)?));
     let problem = match authentic {
         Err(error) if error.is_corrupted() => {
             Some(String::from("the head of the audit seals was changed"))
@@ -158,7 +152,7 @@ fn trusted(known: Option<(Head, Vec<u8>)>, waiting: &Waiting) -> Result<(Head, O
 fn chain(
     records: Vec<Record>,
     waiting: &Waiting,
-    key: &VersionedDek,
+    key: &Versioned,
     head: &mut Head,
     memory: &mut Memory,
 ) -> Result<()> {
@@ -196,11 +190,11 @@ fn chain(
             records: stored.len() as i32,
             digest: digest.finish(),
             month,
-            dek_version: key.dek_version,
+            key_version: key.key_version,
             ring: (waiting.ring, waiting.position as i64),
             sealed_at: now,
         };
-        let mac = key.dek.authenticate_audit(&seal);
+        let mac = key.key.authenticate(&seal);
         store::insert_seal(&seal, &mac)?;
         head.seal_id = seal.seal_id;
         head.seal_mac = mac;
