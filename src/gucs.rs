@@ -213,6 +213,8 @@ pub fn audit_waits() -> bool {
 /// `meshhook_secrets.audit_timeout`, in microseconds.
 pub fn audit_timeout() -> i64 {
     i64::from(AUDIT_TIMEOUT.get()) * 1000
+}
+
 /// `meshhook_secrets.value_functions`. Asked for with every statement, hence not copied.
 pub fn value_functions() -> &'static CStr {
     // SAFETY: PostgreSQL's variable; its text lives until the setting changes, which happens
