@@ -70,4 +70,5 @@ pub extern "C-unwind" fn _PG_init() {
     shmem::counters::init();
     workers::root_key::init();
     workers::launcher::init();
+    workers::audit::init();
 }

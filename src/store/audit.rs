@@ -59,14 +59,29 @@ pub fn insert_pending(record: &[u8], ring: Option<(i64, i64)>) -> Result<()> {
     })
 }
 
+/// A record that waited for a seal.
+pub struct Pending {
+    pub record: Vec<u8>,
+    /// It came through the ring, while the server was sealed.
+    pub from_ring: bool,
+}
+
 /// Takes up to `limit` records that wait. Those of open transactions are not seen.
-pub fn take_pending(limit: i64) -> Result<Vec<Vec<u8>>> {
+pub fn take_pending(limit: i64) -> Result<Vec<Pending>> {
     static TAKE: Statement = Statement::new(
-        c"DELETE FROM meshhook_secrets.audit_pending WHERE pending_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT p.pending_id FROM meshhook_secrets.audit_pending p LIMIT $1)) RETURNING record",
+        c"DELETE FROM meshhook_secrets.audit_pending WHERE pending_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT p.pending_id FROM meshhook_secrets.audit_pending p LIMIT $1)) RETURNING record, ring_id IS NOT NULL",
         &[INT8OID],
     );
     let _owner = Acting::as_owner()?;
-    change(|| TAKE.run(May::Write, &[parameter(limit)], records))
+    change(|| {
+        TAKE.run(May::Write, &[parameter(limit)], |found| {
+            let read = |row| {
+                let from_ring = required(found, row, 2)?;
+                Ok(Pending { record: required(found, row, 1)?, from_ring })
+            };
+            (0..found.count()).map(read).collect()
+        })
+    })
 }
 
 /// The records that wait, in the state that the statement sees.
@@ -74,7 +89,9 @@ pub fn pending() -> Result<Vec<Vec<u8>>> {
     static LIST: Statement =
         Statement::new(c"SELECT record FROM meshhook_secrets.audit_pending LIMIT 10000", &[]);
     let _owner = Acting::as_owner()?;
-    LIST.run(May::Read, &[], records)
+    LIST.run(May::Read, &[], |found| {
+        (0..found.count()).map(|row| required(found, row, 1)).collect()
+    })
 }
 
 /// How many records wait, as the statement sees it.
@@ -83,10 +100,6 @@ pub fn count_pending() -> Result<i64> {
         Statement::new(c"SELECT pg_catalog.count(*) FROM meshhook_secrets.audit_pending", &[]);
     let _owner = Acting::as_owner()?;
     COUNT.run(May::Read, &[], |found| Ok(found.get(0, 1).unwrap_or(0)))
-}
-
-fn records(found: &Found) -> Result<Vec<Vec<u8>>> {
-    (0..found.count()).map(|row| found.get(row, 1).ok_or_else(Error::corrupted)).collect()
 }
 
 /// Up to where the records of a ring are in the tables.

@@ -31,6 +31,20 @@ const GATHER: Duration = Duration::from_millis(10);
 /// After it was told to stop, clients get this long to leave.
 const DRAIN: i64 = 30_000_000;
 
+/// Has the postmaster, which ends last, log what no writer could write: a writer whose table is out of
+/// order, or one that was not there just then, cannot be started any more while the server stops.
+pub fn init() {
+    // SAFETY: the callback takes nothing; processes that the postmaster starts drop it.
+    unsafe { pg_sys::on_proc_exit(Some(last_words), pg_sys::Datum::null()) };
+}
+
+unsafe extern "C-unwind" fn last_words(_code: i32, _argument: pg_sys::Datum) {
+    // SAFETY: reads process state.
+    if unsafe { !pg_sys::IsUnderPostmaster } {
+        log_lost(&ring::left_at_exit());
+    }
+}
+
 /// The writer's main function; the argument is the database's OID.
 #[pg_guard]
 #[unsafe(no_mangle)]

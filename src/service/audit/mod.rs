@@ -272,6 +272,7 @@ fn count_failure(sqlstate: &str) {
     const OURS: [&str; 5] = ["XX", "PT503", "53", "55", "58"];
     if sqlstate == "42501" {
         counters::count(Count::Denial, 1);
+        counters::failed(sqlstate);
     } else if OURS.iter().any(|class| sqlstate.starts_with(class)) {
         counters::count(Count::Failure, 1);
         counters::failed(sqlstate);

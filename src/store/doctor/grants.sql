@@ -56,7 +56,7 @@ SELECT 'warning', 'grant_option',
        format('REVOKE GRANT OPTION FOR %s%s ON %s %s FROM %s CASCADE;', e.privilege, e.columns, e.kind, e.name, e.role)
   FROM extra e WHERE e.grantee <> 0 AND e.grantable
 UNION ALL
--- Information: who else is in. The supply of a JWT's role is the API's business, so anon is no one's.
+-- Information: who else is in; but whoever has not signed in has no business here.
 SELECT CASE WHEN e.role IN ('anon', 'web_anon') THEN 'critical' ELSE 'info' END,
        CASE WHEN e.role IN ('anon', 'web_anon') THEN 'anonymous_grant' ELSE 'function_grant' END,
        format('%s may execute %s. If that is not meant to be, take it back.', e.role,
@@ -66,14 +66,16 @@ SELECT CASE WHEN e.role IN ('anon', 'web_anon') THEN 'critical' ELSE 'info' END,
 UNION ALL
 SELECT 'info', 'role_member',
        format('%s is a member of %s. If that is not meant to be, take it out.', quote_ident(m.rolname), quote_ident(u.rolname)),
-       format('REVOKE %I FROM %I;', u.rolname, m.rolname)
+       format('REVOKE %I FROM %I%s;', u.rolname, m.rolname,
+              CASE WHEN current_setting('server_version_num')::int >= 160000 THEN ' GRANTED BY ' || quote_ident(pg_get_userbyid(g.grantor)) ELSE '' END)
   FROM pg_auth_members g JOIN ours u ON u.oid = g.roleid JOIN pg_roles m ON m.oid = g.member
   WHERE NOT EXISTS (SELECT FROM pg_roles a WHERE a.rolname IN ('anon', 'web_anon', 'authenticator') AND NOT a.rolsuper AND pg_has_role(a.oid, g.member, 'MEMBER')
                     AND (a.rolname <> 'authenticator' OR a.oid = g.member))
 UNION ALL
 SELECT 'critical', 'anonymous_member',
        format('Whoever connects to the API comes in as %s, a member of %s by way of %s.', quote_ident(a.rolname), quote_ident(u.rolname), quote_ident(m.rolname)),
-       format('REVOKE %I FROM %I;', u.rolname, m.rolname)
+       format('REVOKE %I FROM %I%s;', u.rolname, m.rolname,
+              CASE WHEN current_setting('server_version_num')::int >= 160000 THEN ' GRANTED BY ' || quote_ident(pg_get_userbyid(g.grantor)) ELSE '' END)
   FROM pg_auth_members g JOIN ours u ON u.oid = g.roleid JOIN pg_roles m ON m.oid = g.member
   JOIN pg_roles a ON a.rolname IN ('anon', 'web_anon', 'authenticator') AND NOT a.rolsuper AND pg_has_role(a.oid, g.member, 'MEMBER')
   -- The authenticator is a member of the roles that it switches to; that is how the API works.

@@ -34,7 +34,7 @@ WITH extension AS (
            ELSE quote_literal(format('%I.%I()', b.value ->> 'reveal_schema', b.value ->> 'reveal_function')) END)
     FROM binding b
 ), listed (name) AS (
-  SELECT trim(n) FROM regexp_split_to_table(coalesce(current_setting('meshhook_secrets.value_functions', true), ''), ',') n
+  SELECT trim(n) FROM regexp_split_to_table((SELECT s.setting FROM pg_settings s WHERE s.name = 'meshhook_secrets.value_functions'), ',') n
     WHERE trim(n) <> ''
 ), wrapper AS (
   SELECT p.oid, p.oid::regprocedure::text AS signature, quote_ident(n.nspname) || '.' || quote_ident(p.proname) AS name,

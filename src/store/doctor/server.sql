@@ -1,7 +1,8 @@
 -- The server around us: what it loads, its workers, replicas, publications and connections.
 WITH preloaded (position, name) AS (
   SELECT l.position, trim(both '" ' FROM l.name)
-    FROM regexp_split_to_table(current_setting('shared_preload_libraries'), ',') WITH ORDINALITY l (name, position)
+    -- pg_settings hides what the owner may not see; current_setting would raise an error.
+    FROM regexp_split_to_table((SELECT s.setting FROM pg_settings s WHERE s.name = 'shared_preload_libraries'), ',') WITH ORDINALITY l (name, position)
 ), verified (finding, key, call) AS (VALUES
   ('kek_verify', 'last_kek_verify', 'SELECT * FROM meshhook_secrets.kek_verify(deep => true);'),
   ('audit_verify', 'last_audit_verify', 'SELECT * FROM meshhook_secrets.audit_verify();')
@@ -46,16 +47,25 @@ SELECT 'warning', v.finding, CASE WHEN s.at IS NULL THEN 'It was never run, or n
     SELECT k.key, (k.value ->> 'at')::timestamptz AS at FROM meshhook_secrets.settings k
       WHERE k.value ->> 'at' ~ '^\d{4}-\d\d-\d\d[T ]\d\d:\d\d') s ON s.key = v.key
   WHERE (s.at IS NULL OR s.at < now() - interval '30 days')
-    AND EXISTS (SELECT FROM meshhook_secrets.kek_storage)
+    -- A new installation has nothing to verify yet.
+    AND EXISTS (SELECT FROM meshhook_secrets.kek_storage k WHERE k.created_at < now() - interval '30 days')
     AND EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = 'meshhook_secrets'::regnamespace AND p.proname = v.finding)
 UNION ALL
 SELECT 'info', 'activity_visible', 'pg_stat_activity shows running statements, to superusers and pg_read_all_stats those of everybody. Ours are overwritten; what a host does with a value beside that is not.',
        E'ALTER SYSTEM SET track_activities = off;\nSELECT pg_reload_conf();'
   WHERE current_setting('track_activities')::boolean
 UNION ALL
+SELECT 'info', 'temporary_files', 'A sort, hash or materialization of revealed values in a query of the caller''s own writes them to temporary files beyond work_mem; that cannot be seen from here.',
+       '-- Reveal values in a query of their own, or as the last step, and do not sort or group by them.'
+UNION ALL
 SELECT 'info', 'no_standby', 'No standby is connected: between two backups this server has the only copy.',
        '-- Set up streaming replication, with the library and the same root key there, and archive the WAL.'
-  WHERE NOT pg_is_in_recovery() AND NOT EXISTS (SELECT FROM pg_stat_replication s WHERE s.state = 'streaming')
+  WHERE NOT pg_is_in_recovery() AND pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')
+    AND NOT EXISTS (SELECT FROM pg_stat_replication s WHERE s.state = 'streaming')
+UNION ALL
+SELECT 'info', 'limited_view', format('The owner of the extension, %s, is no superuser: hidden settings and standbys cannot be checked.', quote_ident(current_user)),
+       format('GRANT pg_monitor TO %I;', current_user)
+  WHERE NOT (pg_has_role(current_user, 'pg_read_all_settings', 'USAGE') AND pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'))
 UNION ALL
 SELECT 'info', 'standby', 'This server is a standby: what depends on writing is checked on the primary only.',
        '-- Run meshhook_secrets.doctor() on the primary too.'
