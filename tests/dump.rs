@@ -7,10 +7,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
+use std::thread::sleep;
+use std::time::Duration;
 
 use memchr::memmem;
+use meshhook_secrets_core::audit::{Outcome, Record};
 use postgres::Client;
-use support::{Cluster, Database, KEY_A, KEY_B, RootKey, eventually, expect_error, run};
+use support::{
+    Cluster, Database, KEY_A, KEY_B, RootKey, backend_pid, eventually, expect_error, run,
+};
 use uuid::Uuid;
 
 // --- all of it comes back ---------------------------------------------------------------
@@ -46,6 +51,8 @@ fn our_data_alone_can_be_restored_into_a_fresh_extension() {
     let source = Source::new();
     let target = target().empty_database();
     target.superuser().batch_execute("CREATE EXTENSION meshhook_secrets").unwrap();
+    quiet(&source.db);
+    make_partitions(&source, &target);
     let dump = source.dump(&["--format=custom", "--data-only"]);
     restore_custom(&target, &dump, &["--data-only", "--schema=meshhook_secrets"]);
     assert_eq!(rows(&source.db), rows(&target));
@@ -183,6 +190,268 @@ fn losing_the_binding_locks_out() {
     target.superuser().batch_execute(attach).unwrap();
     let get = source.get(&mut target.user(source.alice), "TOKEN", None);
     assert_eq!(get.unwrap(), source.value);
+}
+
+// --- the audit log --------------------------------------------------------------------------
+
+#[test]
+fn audit_records_of_two_months_are_restored_once_and_the_chain_goes_on() {
+    let source = Source::new();
+    records_of_two_months(&source);
+    let here = Cluster::shared().empty_database();
+    restore_plain(&here, &source.dump(&["--format=plain"]));
+    let elsewhere = target().empty_database();
+    restore_custom(&elsewhere, &source.dump(&["--format=custom"]), &[]);
+    for target in [&here, &elsewhere] {
+        the_log_is_there_and_goes_on(&source, target);
+    }
+}
+
+#[test]
+fn partitions_are_guarded_after_a_restore_as_before() {
+    let source = Source::new();
+    records_of_two_months(&source);
+    let target = target().empty_database();
+    restore_custom(&target, &source.dump(&["--format=custom"]), &[]);
+    for (what, query, least) in PARTITION_GUARDS {
+        let (before, after) = (lines(&source.db, query), lines(&target, query));
+        assert!(before.len() >= *least, "{what}: {before:?}");
+        assert_eq!(before, after, "{what}");
+    }
+    let partitions = lines(&target, PARTITIONS);
+    for partition in &partitions {
+        let select = format!("SELECT * FROM meshhook_secrets.{partition}");
+        for mut client in [target.service(), target.user(source.alice)] {
+            expect_error(client.query(&select, &[]), "42501");
+        }
+        // Not even whom somebody grants it.
+        let grant = format!("GRANT ALL ON meshhook_secrets.{partition} TO service_role");
+        target.superuser().batch_execute(&grant).unwrap();
+        let delete = format!("DELETE FROM meshhook_secrets.{partition}");
+        expect_error(target.service().execute(&delete, &[]), "42501").message("directly");
+    }
+}
+
+/// At least so many lines for the two months with records and the one made ahead.
+const PARTITION_GUARDS: &[(&str, &str, usize)] = &[
+    (
+        "row-level security",
+        "SELECT format('%s %s %s %s', c.relname, c.relrowsecurity, c.relforcerowsecurity, c.relowner::regrole)
+         FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid
+         WHERE i.inhparent = 'meshhook_secrets.audit_log'::regclass AND c.relrowsecurity AND c.relforcerowsecurity",
+        3,
+    ),
+    (
+        "triggers",
+        "SELECT format('%s %s', t.tgenabled, pg_get_triggerdef(t.oid))
+         FROM pg_trigger t JOIN pg_inherits i ON i.inhrelid = t.tgrelid
+         WHERE i.inhparent = 'meshhook_secrets.audit_log'::regclass AND NOT t.tgisinternal",
+        3,
+    ),
+    (
+        "grants to others, of which there are none, and bounds",
+        "SELECT format('%s %s %s', c.relname, pg_get_expr(c.relpartbound, c.oid),
+                (SELECT string_agg(a::text, ',') FROM aclexplode(c.relacl) a WHERE a.grantee <> c.relowner))
+         FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid
+         WHERE i.inhparent = 'meshhook_secrets.audit_log'::regclass",
+        3,
+    ),
+    (
+        "indexes",
+        "SELECT indexdef FROM pg_indexes
+         WHERE schemaname = 'meshhook_secrets' AND tablename LIKE 'audit\\_log\\_2%'",
+        6,
+    ),
+];
+
+#[test]
+fn audit_records_restored_apart_from_their_tables_are_whole() {
+    let source = Source::new();
+    let months = records_of_two_months(&source);
+    // Nobody may use the target in between: the chain would begin there.
+    let apart = target().empty_database();
+    restore_plain(&apart, &source.dump(&["--schema-only"]));
+    assert_eq!(count(&mut apart.superuser(), "audit_log"), 0);
+    restore_plain(&apart, &source.dump(&["--data-only"]));
+    the_log_is_there_and_goes_on(&source, &apart);
+
+    // A fresh extension has no partitions for what happened elsewhere: they are to be made first.
+    let fresh = target().empty_database();
+    fresh.superuser().batch_execute("CREATE EXTENSION meshhook_secrets").unwrap();
+    make_partitions(&source, &fresh);
+    let dump = source.dump(&["--format=custom", "--data-only"]);
+    restore_custom(&fresh, &dump, &["--data-only", "--schema=meshhook_secrets"]);
+    assert_restored(&source, &fresh);
+    let (ok, problems, records) = verification(&fresh);
+    assert!(ok && records >= months.iter().map(|(_, count)| count).sum(), "{problems:?}");
+}
+
+#[test]
+fn a_slow_restore_is_not_taken_for_tampering() {
+    let source = Source::new();
+    records_of_two_months(&source);
+    let dump = source.dump(&["--format=custom"]);
+    let mut list = target().command("pg_restore");
+    let list = run(list.arg("--list").arg(&dump));
+    // The parts of the log as they are loaded, one after the other; a long log takes its time, and
+    // parallel jobs (-j) load in another order.
+    let is =
+        |line: &&str, part: &str| line.contains(&format!("TABLE DATA meshhook_secrets {part}"));
+    let parts = ["audit_head", "audit_keys", "audit_log_", "audit_pending", "audit_seals"];
+    for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0]] {
+        let target = target().empty_database();
+        let restore = |lines: Vec<&str>| {
+            let file = target.cluster().dir().join(format!("{}.list", Uuid::new_v4()));
+            fs::write(&file, lines.join("\n")).unwrap();
+            restore_custom(&target, &dump, &["--use-list", file.to_str().unwrap()]);
+        };
+        let of_data = |line: &&str| parts.iter().any(|part| is(line, part));
+        restore(list.lines().filter(|line| !of_data(line)).collect());
+        for part in order {
+            restore(list.lines().filter(|line| is(line, parts[part])).collect());
+            // Nothing shall happen, so there is nothing to wait for.
+            sleep(Duration::from_millis(700));
+        }
+        the_log_is_there_and_goes_on(&source, &target);
+        let alarm =
+            "SELECT count(*) FROM meshhook_secrets.audit_log WHERE action = 'audit_tampered'";
+        assert_eq!(target.superuser().query_one(alarm, &[]).unwrap().get::<_, i64>(0), 0);
+    }
+}
+
+/// Partitions are no members of the extension: without the schema of the dump there are none.
+fn make_partitions(source: &Source, target: &Database<'_>) {
+    let mut superuser = target.superuser();
+    for partition in lines(&source.db, PARTITIONS) {
+        let month = partition.trim_start_matches("audit_log_").replace('_', "-");
+        let make = format!("SELECT meshhook_secrets.audit_make_partition('{month}-01 00:00 UTC')");
+        let made: String = superuser.query_one(&make, &[]).unwrap().get(0);
+        assert_eq!(made, partition);
+    }
+}
+
+const PARTITIONS: &str =
+    "SELECT c.relname::text FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid
+    WHERE i.inhparent = 'meshhook_secrets.audit_log'::regclass";
+
+/// Has the source's log hold something of last month, and waits until all of it is sealed: then
+/// nothing moves any more. The partitions that hold records, and how many.
+fn records_of_two_months(source: &Source) -> Vec<(String, i64)> {
+    let mut superuser = source.db.superuser();
+    let last_month =
+        "SELECT (extract(epoch FROM date_trunc('month', now(), 'UTC') - interval '1 day')
+        - extract(epoch FROM '2000-01-01 00:00 UTC'::timestamptz))::bigint * 1000000";
+    let time: i64 = superuser.query_one(last_month, &[]).unwrap().get(0);
+    superuser.batch_execute("SET session_replication_role = replica").unwrap();
+    for number in 0..5 {
+        // As if it had waited for its seal since then.
+        let mut record = Record::new(time + number, "secret_get", Outcome::Ok, "authenticator");
+        record.project_id = Some(*source.project.as_bytes());
+        record.purpose = Some(format!("last month {number}"));
+        let insert = "INSERT INTO meshhook_secrets.audit_pending (record) VALUES ($1)";
+        superuser.execute(insert, &[&record.encode()]).unwrap();
+    }
+    for _ in 0..3 {
+        source.get(&mut source.db.user(source.alice), "TOKEN", None).unwrap();
+    }
+    quiet(&source.db);
+    let months = months_of(&source.db);
+    assert_eq!(months.len(), 2, "{months:?}");
+    assert_eq!(months[0].1, 5, "{months:?}");
+    months
+}
+
+fn months_of(db: &Database<'_>) -> Vec<(String, i64)> {
+    let months = "SELECT tableoid::regclass::text, count(*) FROM meshhook_secrets.audit_log
+        WHERE application_name IS DISTINCT FROM 'after' GROUP BY 1 ORDER BY 1";
+    let rows = db.superuser().query(months, &[]).unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// Waits until all that has happened so far is sealed.
+fn quiet(db: &Database<'_>) {
+    let mut auditor = auditor(db);
+    auditor.query("SELECT * FROM meshhook_secrets.audit_search(page_size => 1)", &[]).unwrap();
+    let pid = backend_pid(&mut auditor);
+    let name = format!("quiet {pid}");
+    let set = format!("SET application_name = '{name}'");
+    auditor.batch_execute(&set).unwrap();
+    auditor.query("SELECT * FROM meshhook_secrets.audit_search(page_size => 1)", &[]).unwrap();
+    // Its own record is the last.
+    let mut superuser = db.superuser();
+    let there = "SELECT (SELECT count(*) FROM meshhook_secrets.audit_pending) = 0
+        AND EXISTS (SELECT FROM meshhook_secrets.audit_log WHERE application_name = $1)";
+    eventually("all is sealed", || superuser.query_one(there, &[&name]).unwrap().get(0));
+}
+
+/// Row for row what was dumped; it verifies, and what happens now is added to the same chain.
+fn the_log_is_there_and_goes_on(source: &Source, target: &Database<'_>) {
+    let before = assert_restored(source, target);
+    let (ok, problems, records) = verification(target);
+    assert!(ok && records as usize >= 8, "{records} records, {problems:?}");
+    let last = "SELECT max(seal_id) FROM meshhook_secrets.audit_seals";
+    let last: i64 = source.db.superuser().query_one(last, &[]).unwrap().get(0);
+
+    let mut alice = target.user(source.alice);
+    alice.batch_execute("SET application_name = 'after'").unwrap();
+    assert_eq!(source.get(&mut alice, "TOKEN", None).unwrap(), source.value);
+    quiet(target);
+    let next = "SELECT count(*) FROM meshhook_secrets.audit_seals WHERE previous_id = $1";
+    let next: i64 = target.superuser().query_one(next, &[&last]).unwrap().get(0);
+    assert_eq!(next, 1, "the next seal follows the last one of the dump");
+    let found = "SELECT count(*) FROM meshhook_secrets.audit_search(name => 'TOKEN')
+        WHERE application_name = 'after' AND outcome = 'ok'";
+    let found: i64 = auditor(target).query_one(found, &[]).unwrap().get(0);
+    assert_eq!(found, 1);
+    let (ok, problems, after) = verification(target);
+    assert!(ok && after > records, "{after} after {records} records, {problems:?}");
+    let rows = audit_rows(target);
+    assert!(before.iter().all(|row| rows.contains(row)), "nothing of the dump was changed");
+}
+
+/// What was dumped is there, once. All that may have been added is that the target loaded its root key.
+fn assert_restored(source: &Source, target: &Database<'_>) -> Vec<String> {
+    let (before, after) = (audit_rows(&source.db), audit_rows(target));
+    for row in &before {
+        assert_eq!(after.iter().filter(|it| *it == row).count(), 1, "{row}");
+    }
+    let added = after.iter().filter(|row| !before.contains(row));
+    let mut added = added.filter(|row| row.starts_with("audit_log"));
+    assert!(
+        added.all(|row| row.contains(",root_key_load,")),
+        "neither lost nor doubled: {after:?}"
+    );
+    before
+}
+
+/// The rows of the audit tables, each after the name of its table. The head is rewritten with every
+/// seal: whether it is right, `audit_verify` says.
+fn audit_rows(db: &Database<'_>) -> Vec<String> {
+    let row = |table: &&str| {
+        let query = format!("SELECT '{table} ' || t::text FROM meshhook_secrets.{table} t");
+        lines(db, &query)
+    };
+    ["audit_keys", "audit_log", "audit_pending", "audit_seals"].iter().flat_map(row).collect()
+}
+
+fn verification(db: &Database<'_>) -> (bool, Vec<String>, i64) {
+    let verify = "SELECT ok, problems, records FROM meshhook_secrets.audit_verify()";
+    let row = auditor(db).query_one(verify, &[]).unwrap();
+    (row.get(0), row.get(1), row.get(2))
+}
+
+/// Who may see the whole log, and nothing else.
+fn auditor(db: &Database<'_>) -> Client {
+    static MADE: LazyLock<()> = LazyLock::new(|| {
+        for cluster in [Cluster::shared(), target()] {
+            // The extension makes the role.
+            drop(cluster.database());
+            let make = "CREATE ROLE dump_auditor LOGIN BYPASSRLS IN ROLE meshhook_secrets_auditor";
+            cluster.connect("postgres", "postgres").batch_execute(make).unwrap();
+        }
+    });
+    LazyLock::force(&MADE);
+    db.connect("dump_auditor")
 }
 
 // --- with another root key -------------------------------------------------------------
