@@ -45,7 +45,7 @@ test-core: deps ## the pure core: no server, seconds
 	cargo test -p meshhook_secrets_core
 
 test-blackbox: build ## real servers, real clients; T=name runs only tests of this name
-	@scripts/install-deps gdb pg_cron
+	@scripts/install-deps gdb openssl pg_cron pgaudit plpgsql_check
 	$(WITH_PG) cargo test -p meshhook_secrets_tests $(T)
 
 demo: build ## start the demo and say where it is

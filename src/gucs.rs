@@ -2,7 +2,10 @@
 
 use meshhook_secrets_core::limits;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
-use std::{ffi::CString, time::Duration};
+use std::{
+    ffi::{CStr, CString},
+    time::Duration,
+};
 
 static ROOT_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static ROOT_KEY_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -18,6 +21,8 @@ static RECOVERY_WINDOW: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60);
 static REWRAP_BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1000);
 /// No pause: a rotation of a hundred thousand projects takes seconds.
 static REWRAP_PAUSE: GucSetting<i32> = GucSetting::<i32>::new(0);
+/// None: only the host knows which of its own functions hand values on.
+static VALUE_FUNCTIONS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
 /// On: what cannot be recorded is refused.
 static AUDIT: GucSetting<bool> = GucSetting::<bool>::new(true);
@@ -141,6 +146,16 @@ pub fn init() {
         GucContext::Suset,
         GucFlags::UNIT_MS,
     );
+    // Not for sessions to change: who could, could have his own literals logged, and those of the
+    // functions he calls.
+    GucRegistry::define_string_guc(
+        c"meshhook_secrets.value_functions",
+        c"The host's own functions, views and tables that values of secrets go through.",
+        c"Names, separated by commas. In statements that mention one, literals and parameters are masked in the server log, as with our own functions.",
+        &VALUE_FUNCTIONS,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
     // SAFETY: a C string that PostgreSQL copies.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"meshhook_secrets".as_ptr()) }
 }
@@ -198,6 +213,16 @@ pub fn audit_waits() -> bool {
 /// `meshhook_secrets.audit_timeout`, in microseconds.
 pub fn audit_timeout() -> i64 {
     i64::from(AUDIT_TIMEOUT.get()) * 1000
+}
+
+/// `meshhook_secrets.value_functions`. Asked for with every statement, hence not copied.
+pub fn value_functions() -> &'static CStr {
+    // SAFETY: PostgreSQL's variable; its text lives until the setting changes, which happens
+    // between statements only, and nobody keeps it that long.
+    unsafe {
+        let value = *VALUE_FUNCTIONS.as_ptr();
+        if value.is_null() { c"" } else { CStr::from_ptr(value) }
+    }
 }
 
 fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {

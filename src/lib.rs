@@ -6,7 +6,8 @@
 //! store    our tables: all SQL text, all index scans
 //! shmem    keys in protected memory         root_key  where root keys come from
 //! workers  background processes             gucs      settings
-//! pg       the boundary to PostgreSQL       error     every error and its SQLSTATE
+//! hooks    no value in logs and views       error     every error and its SQLSTATE
+//! pg       the boundary to PostgreSQL
 //! ```
 //!
 //! Imports run downwards; `meshhook_secrets_core`, the pure part, is below all of it.
@@ -16,6 +17,7 @@ use pgrx::{pg_sys, prelude::*};
 pub mod api;
 pub mod error;
 pub mod gucs;
+mod hooks;
 pub mod pg;
 mod root_key;
 mod service;
@@ -35,6 +37,7 @@ pub extern "C-unwind" fn _PG_init() {
         // Loaded by a session: there is no key memory, and every function says what to do.
         return;
     }
+    hooks::init();
     match shmem::keyring::init() {
         Ok(shmem::Protection::Secret) => {}
         Ok(protection) => pg::raise::log(
@@ -64,6 +67,8 @@ pub extern "C-unwind" fn _PG_init() {
         );
     }
     shmem::board::init();
+    shmem::counters::init();
     workers::root_key::init();
     workers::launcher::init();
+    workers::audit::init();
 }

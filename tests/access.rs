@@ -48,6 +48,9 @@ const TABLES: &[&str] = &[
     "settings",
 ];
 
+const AUDIT_TABLES: &[&str] =
+    &["audit_log", "audit_pending", "audit_seals", "audit_head", "audit_keys"];
+
 // --- the three rights ----------------------------------------------------------------------
 
 #[test]
@@ -132,7 +135,7 @@ fn a_key_administrator_sees_no_secret() {
     for any in CALLS {
         expect_error(call(&mut admin, any, project), "42501");
     }
-    for table in TABLES {
+    for table in TABLES.iter().chain(AUDIT_TABLES) {
         let count = format!("SELECT count(*) FROM meshhook_secrets.{table}");
         expect_error(admin.query(&count, &[]), "42501").message("permission denied for table");
     }
@@ -182,7 +185,7 @@ fn visitors_get_nothing() {
             expect_error(call(&mut anon, any, project), "42501")
                 .message("permission denied for schema");
         }
-        for table in TABLES {
+        for table in TABLES.iter().chain(AUDIT_TABLES) {
             let count = format!("SELECT count(*) FROM meshhook_secrets.{table}");
             expect_error(anon.query(&count, &[]), "42501").message("permission denied for schema");
         }
@@ -503,7 +506,7 @@ fn direct_changes_are_refused_on_every_table() {
         .unwrap();
     let before = stored(&db);
     let refused_to = |client: &mut Client, by_trigger: bool| {
-        for table in TABLES {
+        for table in TABLES.iter().chain(AUDIT_TABLES) {
             for forgery in forgeries(table) {
                 let failure = expect_error(client.batch_execute(&forgery), "42501");
                 if by_trigger {
@@ -517,7 +520,7 @@ fn direct_changes_are_refused_on_every_table() {
         assert_eq!(stored(&db), before);
     };
     let refuses_copies_of = |user: &str, role: &str, states: &[&str]| {
-        for table in TABLES {
+        for table in TABLES.iter().chain(AUDIT_TABLES) {
             let state = copy_in(&db, user, role, table);
             assert!(states.contains(&state.as_str()), "COPY {table} as {role}: {state}");
         }
@@ -758,7 +761,7 @@ fn ordinary_roles_neither_see_nor_change_the_settings() {
         expect_error(client.batch_execute("TABLE pg_file_settings"), "42501");
 
         let before = all_settings(&mut client);
-        assert_eq!(before.len(), 6);
+        assert_eq!(before.len(), 10);
         for setting in ["max_value_size", "max_versions", "recovery_window"] {
             for change in [
                 format!("SET meshhook_secrets.{setting} = 7"),
@@ -1237,7 +1240,12 @@ fn functions_operators_and_tables_of_the_caller_change_nothing() {
     for mut user in [warm, db.user(alice)] {
         user.batch_execute("SET search_path = evil, pg_catalog, public").unwrap();
         expect_error(user.query("SELECT 'a'::text = 'b'::text", &[]), "P0001").message("sprung");
-        for temporary in TABLES.iter().chain(&["projects", "pg_class", "pg_proc", "pg_namespace"]) {
+        for temporary in TABLES.iter().chain(AUDIT_TABLES).chain(&[
+            "projects",
+            "pg_class",
+            "pg_proc",
+            "pg_namespace",
+        ]) {
             user.batch_execute(&format!("CREATE TEMP TABLE {temporary} (LIKE evil.bait)")).unwrap();
         }
         let sprung = sprung(&db);
@@ -1588,9 +1596,13 @@ fn trap(db: &Database<'_>, role: &str) {
         );
     }
     sql += &operators;
-    for table in
-        TABLES.iter().chain(&["projects", "pg_class", "pg_proc", "pg_roles", "pg_namespace"])
-    {
+    for table in TABLES.iter().chain(AUDIT_TABLES).chain(&[
+        "projects",
+        "pg_class",
+        "pg_proc",
+        "pg_roles",
+        "pg_namespace",
+    ]) {
         sql += &format!("CREATE TABLE evil.{table} (LIKE evil.bait);");
     }
     // Last: from here on these names mean something else.

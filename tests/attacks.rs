@@ -23,6 +23,9 @@ const TABLES: &[&str] = &[
     "settings",
 ];
 
+const AUDIT_TABLES: &[&str] =
+    &["audit_log", "audit_pending", "audit_seals", "audit_head", "audit_keys"];
+
 /// A call of each kind, with a project as `$1`.
 const CALLS: &[&str] = &[
     "secret_put($1, 'TOKEN', 'new')",
@@ -358,7 +361,7 @@ fn no_role_of_the_application_can_lock_a_table_of_ours() {
     let reader = login(&db, "reader", "IN ROLE meshhook_secrets_reader", alice);
     let admin = login(&db, "admin", "IN ROLE meshhook_secrets_kek_admin", alice);
     for mut client in [db.user(alice), db.service(), db.anon(), writer, reader, admin] {
-        for table in TABLES {
+        for table in TABLES.iter().chain(AUDIT_TABLES) {
             for mode in ["ACCESS EXCLUSIVE", "EXCLUSIVE", "SHARE", "ROW EXCLUSIVE", "ACCESS SHARE"]
             {
                 let mut transaction = client.transaction().unwrap();
@@ -1138,8 +1141,8 @@ fn demoted_owner() -> World {
         ))
         .unwrap();
     let sql = "SELECT count(*) FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
-        WHERE relnamespace = 'meshhook_secrets'::regnamespace AND relkind = 'r' AND NOT rolsuper";
-    assert_eq!(count(&db, sql), TABLES.len() as i64);
+        WHERE relnamespace = 'meshhook_secrets'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND NOT rolsuper";
+    assert_eq!(count(&db, sql), (TABLES.len() + AUDIT_TABLES.len()) as i64);
     let alice = Uuid::new_v4();
     let project = db.project(alice);
     put(&mut db.user(alice), project, "TOKEN", "hush").unwrap();

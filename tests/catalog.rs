@@ -12,6 +12,7 @@ use support::{Cluster, Database, Prefix, expect_error, run};
 const WRITER: &str = "meshhook_secrets_writer";
 const READER: &str = "meshhook_secrets_reader";
 const KEK_ADMIN: &str = "meshhook_secrets_kek_admin";
+const AUDITOR: &str = "meshhook_secrets_auditor";
 
 /// Every function, and the roles that may execute it beside its owner.
 const FUNCTIONS: &[(&str, &[&str])] = &[
@@ -49,6 +50,14 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
     ("secret_reencrypt", &[KEK_ADMIN]),
     ("root_key_rotate", &[KEK_ADMIN]),
     ("root_key_verify", &[KEK_ADMIN]),
+    ("audit_search", &[AUDITOR]),
+    ("audit_verify", &[AUDITOR]),
+    ("audit_prune", &[AUDITOR]),
+    ("audit_make_partition", &[]),
+    ("audit_record_setup", &[]),
+    ("health", &[AUDITOR, KEK_ADMIN]),
+    ("metrics", &[AUDITOR, KEK_ADMIN]),
+    ("doctor", &[AUDITOR, KEK_ADMIN]),
     ("member_projects", &[READER, WRITER]),
     ("refuse_direct_change", &[]),
     ("host_project_changed", &[]),
@@ -57,7 +66,7 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
 ];
 
 /// The functions written in PL/pgSQL, whose names PostgreSQL looks up when they run.
-const PLPGSQL: &[&str] = &["attach_projects", "setup_supabase"];
+const PLPGSQL: &[&str] = &["attach_projects", "setup_supabase", "audit_make_partition"];
 
 // --- functions -------------------------------------------------------------------------------
 
@@ -197,7 +206,7 @@ fn the_roles_are_plain_and_members_of_nothing() {
         assert!(row.get::<_, Option<String>>(3).is_some(), "{name} has no comment");
         names.push(name);
     }
-    assert_eq!(names, [KEK_ADMIN, READER, WRITER]);
+    assert_eq!(names, [AUDITOR, KEK_ADMIN, READER, WRITER]);
 }
 
 #[test]
@@ -253,6 +262,11 @@ fn every_table_is_guarded() {
     assert_eq!(
         tables,
         [
+            "audit_head",
+            "audit_keys",
+            "audit_log",
+            "audit_pending",
+            "audit_seals",
             "data_keys",
             "kek_storage",
             "project_secrets",
@@ -267,9 +281,10 @@ fn every_table_is_guarded() {
 fn every_table_and_sequence_is_dumped_whole() {
     let db = installed();
     let mut superuser = db.superuser();
+    // A partitioned table has no rows of its own; its partitions are dumped like any table.
     let kept =
         "SELECT relname::text FROM pg_class WHERE relnamespace = 'meshhook_secrets'::regnamespace
-        AND relkind IN ('r', 'p', 'S') ORDER BY 1";
+        AND relkind IN ('r', 'S') ORDER BY 1";
     let dumped = "SELECT c.relname::text FROM pg_extension, unnest(extconfig, extcondition) AS d (id, condition)
         JOIN pg_class c ON c.oid = d.id WHERE extname = 'meshhook_secrets' AND d.condition = '' ORDER BY 1";
     assert_eq!(texts(&mut superuser, dumped), texts(&mut superuser, kept));
@@ -332,6 +347,7 @@ fn the_library_exports_only_what_postgresql_calls() {
         "meshhook_secrets_root_key_worker",
         "meshhook_secrets_launcher",
         "meshhook_secrets_maintenance",
+        "meshhook_secrets_audit_writer",
     ];
     let mut intended: BTreeSet<String> = fixed.map(str::to_owned).into();
     for symbol in texts(&mut db.superuser(), sql) {

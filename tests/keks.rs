@@ -1236,6 +1236,7 @@ fn by_hand() -> &'static Cluster {
         Cluster::builder()
             .setting("max_logical_replication_workers", "0")
             .setting("max_worker_processes", "2")
+            .setting("meshhook_secrets.audit", "off")
             .start()
     });
     &SERVER

@@ -264,7 +264,7 @@ pub struct Seal {
     /// The month that all of them are of, by its first moment.
     pub month: Timestamp,
     /// The version of the audit key that makes the MAC.
-    pub dek_version: i32,
+    pub key_version: i32,
     /// The ring that records were taken from, and up to where.
     pub ring: (i64, i64),
     /// When it was made.
@@ -281,7 +281,7 @@ impl Identity for Seal {
             .integer(self.records)
             .bytes(&self.digest)
             .long(self.month)
-            .integer(self.dek_version)
+            .integer(self.key_version)
             .long(self.ring.0)
             .long(self.ring.1)
             .long(self.sealed_at)
@@ -305,7 +305,7 @@ pub struct Head {
     /// The last event of the server as a whole that is recorded.
     pub server_event: Option<Timestamp>,
     /// The version of the audit key that makes the MAC.
-    pub dek_version: i32,
+    pub key_version: i32,
 }
 
 impl Identity for Head {
@@ -317,7 +317,7 @@ impl Identity for Head {
             .bytes(&self.anchor_mac)
             .time(self.pruned_before)
             .time(self.server_event)
-            .integer(self.dek_version)
+            .integer(self.key_version)
             .done()
     }
 }

@@ -28,6 +28,15 @@ pub struct KekIdentity<'a> {
     pub status: KekStatus,
 }
 
+/// Identity of an audit key wrapped by a root key.
+#[derive(Clone, Copy, Debug)]
+pub struct AuditKeyIdentity<'a> {
+    /// `audit_keys.key_version`.
+    pub key_version: i32,
+    /// Fingerprint of the root key that wraps it.
+    pub root_key_id: &'a str,
+}
+
 /// Identity of a data key wrapped by a KEK.
 #[derive(Clone, Copy, Debug)]
 pub struct DekIdentity {
@@ -88,6 +97,15 @@ impl Identity for KekIdentity<'_> {
             .integer(self.kek_id)
             .bytes(self.root_key_id.as_bytes())
             .bytes(self.status.as_str().as_bytes())
+            .done()
+    }
+}
+
+impl Identity for AuditKeyIdentity<'_> {
+    fn encode(&self) -> Vec<u8> {
+        Encoder::new("meshhook_secrets/v1/audit-key")
+            .integer(self.key_version)
+            .bytes(self.root_key_id.as_bytes())
             .done()
     }
 }

@@ -1,4 +1,4 @@
-//! The three kinds of key, and what each of them may do.
+//! The kinds of key, and what each of them may do.
 //!
 //! Keys are wiped on drop, print as `[redacted]`, cannot be cloned, and show their bytes at one
 //! point, [`RootKey::expose`] and its likes, for the code that stores them in protected memory.
@@ -6,7 +6,9 @@
 use crate::{
     envelope,
     error::Error,
-    identity::{DekIdentity, Identity, KekIdentity, MetadataIdentity, ValueIdentity},
+    identity::{
+        AuditKeyIdentity, DekIdentity, Identity, KekIdentity, MetadataIdentity, ValueIdentity,
+    },
     limits::KEY_LEN,
     random,
 };
@@ -92,6 +94,12 @@ key! {
     Dek
 }
 
+key! {
+    /// An audit key: makes the MACs of audit seals. Wrapped by a root key, beside the KEKs, so that
+    /// neither the rotation nor the destruction of a KEK touches the seals.
+    AuditKey
+}
+
 impl RootKey {
     /// The name of this key: the first 8 bytes of HKDF-SHA-256 (RFC 5869) of it under a domain of
     /// its own, as 16 hexadecimal digits. Never the key or a bare hash of it.
@@ -116,6 +124,32 @@ impl RootKey {
     /// envelope's own errors if they are no envelope.
     pub fn unwrap(&self, wrapped: &[u8], identity: &KekIdentity<'_>) -> Result<Kek, Error> {
         Kek::try_from(envelope::open(&self.0, &identity.encode(), wrapped)?.as_slice())
+    }
+}
+
+impl RootKey {
+    /// Wraps an audit key: an envelope of 32 + [`envelope::OVERHEAD`] bytes.
+    ///
+    /// # Errors
+    /// [`Error::Randomness`].
+    pub fn wrap_audit_key(
+        &self,
+        key: &AuditKey,
+        identity: &AuditKeyIdentity<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        envelope::seal(&self.0, &identity.encode(), key.0.as_slice())
+    }
+
+    /// Unwraps an audit key.
+    ///
+    /// # Errors
+    /// As [`RootKey::unwrap`].
+    pub fn unwrap_audit_key(
+        &self,
+        wrapped: &[u8],
+        identity: &AuditKeyIdentity<'_>,
+    ) -> Result<AuditKey, Error> {
+        AuditKey::try_from(envelope::open(&self.0, &identity.encode(), wrapped)?.as_slice())
     }
 }
 
@@ -180,9 +214,11 @@ impl Dek {
         zeroize_stack::<STACK>();
         verified
     }
+}
 
-    /// The MAC of an audit seal or of the head of their chain; this is the audit key.
-    pub fn authenticate_audit(&self, sealed: &impl Identity) -> [u8; MAC_LEN] {
+impl AuditKey {
+    /// The MAC of an audit seal or of the head of their chain.
+    pub fn authenticate(&self, sealed: &impl Identity) -> [u8; MAC_LEN] {
         let mac = compute_mac(&self.0, AUDIT_MAC, sealed);
         zeroize_stack::<STACK>();
         mac
@@ -192,7 +228,7 @@ impl Dek {
     ///
     /// # Errors
     /// [`Error::Authentication`] if it is not its MAC by this key.
-    pub fn verify_audit(&self, sealed: &impl Identity, tag: &[u8]) -> Result<(), Error> {
+    pub fn verify(&self, sealed: &impl Identity, tag: &[u8]) -> Result<(), Error> {
         let verified = verify_mac(&self.0, AUDIT_MAC, sealed, tag);
         zeroize_stack::<STACK>();
         verified

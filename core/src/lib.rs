@@ -3,6 +3,7 @@
 //! ```text
 //! root key ──wraps──▶ KEK ──wraps──▶ data key (DEK) ──seals──▶ values
 //!                                        └──authenticates──▶ metadata
+//!          ──wraps──▶ audit key ──seals──▶ audit log
 //! ```
 //!
 //! Top down: [`root_key`] reads root keys, [`key`] holds the three kinds of key and what each may
@@ -21,6 +22,7 @@ pub mod key;
 pub mod limits;
 pub mod name;
 pub mod random;
+pub mod redact;
 pub mod root_key;
 
 pub use error::Error;

@@ -21,10 +21,10 @@ CREATE TABLE meshhook_secrets.audit_log (
   application_name text,
   request_id       text,
   transaction_id   bigint,
-  times            integer NOT NULL,
-  PRIMARY KEY (id, time)
+  times            integer NOT NULL
 ) PARTITION BY RANGE (time);
-CREATE INDEX audit_log_project ON meshhook_secrets.audit_log (project_id, id);
+-- Keys and indexes are on each partition (audit_make_partition): pg_dump attaches the partitions before it
+-- makes their indexes, and could not if they came from here.
 COMMENT ON TABLE meshhook_secrets.audit_log IS 'Who did what when; never a value. A partition for each month (UTC), made by the writer. Read it with audit_search.';
 COMMENT ON COLUMN meshhook_secrets.audit_log.id IS 'Grows in the order of writing: microseconds since 2000-01-01 when it was sealed, or more.';
 COMMENT ON COLUMN meshhook_secrets.audit_log.actor IS 'The user who connected, or system.';
@@ -48,7 +48,7 @@ CREATE TABLE meshhook_secrets.audit_seals (
   records       integer NOT NULL,
   digest        bytea NOT NULL,
   month         timestamptz NOT NULL,
-  dek_version   integer NOT NULL,
+  key_version   integer NOT NULL,
   ring_id       bigint NOT NULL,
   ring_position bigint NOT NULL,
   sealed_at     timestamptz NOT NULL,
@@ -65,12 +65,22 @@ CREATE TABLE meshhook_secrets.audit_head (
   anchor_mac    bytea NOT NULL,
   pruned_before timestamptz,
   server_event  timestamptz,
-  dek_version   integer NOT NULL,
+  key_version   integer NOT NULL,
   mac           bytea NOT NULL
 );
 COMMENT ON TABLE meshhook_secrets.audit_head IS 'Where the chain of seals ends and, once pruned, begins.';
+
+CREATE TABLE meshhook_secrets.audit_keys (
+  key_version   integer PRIMARY KEY CHECK (key_version OPERATOR(pg_catalog.>) 0),
+  key_encrypted bytea NOT NULL,
+  root_key_id   text NOT NULL,
+  created_at    timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE meshhook_secrets.audit_keys IS 'Audit keys, which make the MACs of the seals, each wrapped by the root key.';
+COMMENT ON COLUMN meshhook_secrets.audit_keys.key_encrypted IS 'Envelope of 74 bytes, bound to key_version and root_key_id.';
 
 -- The partitions are no members of the extension, so pg_dump carries them and their rows by itself.
 SELECT pg_catalog.pg_extension_config_dump('meshhook_secrets.audit_pending', '');
 SELECT pg_catalog.pg_extension_config_dump('meshhook_secrets.audit_seals', '');
 SELECT pg_catalog.pg_extension_config_dump('meshhook_secrets.audit_head', '');
+SELECT pg_catalog.pg_extension_config_dump('meshhook_secrets.audit_keys', '');

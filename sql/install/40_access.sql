@@ -18,7 +18,7 @@ DECLARE
   table_name text;
 BEGIN
   FOREACH table_name IN ARRAY ARRAY['kek_storage', 'data_keys', 'project_secrets', 'secret_versions', 'rotation_jobs', 'settings',
-                                   'audit_log', 'audit_pending', 'audit_seals', 'audit_head'] LOOP
+                                   'audit_log', 'audit_pending', 'audit_seals', 'audit_head', 'audit_keys'] LOOP
     EXECUTE pg_catalog.format('REVOKE ALL ON TABLE meshhook_secrets.%I FROM PUBLIC', table_name);
     EXECUTE pg_catalog.format('ALTER TABLE meshhook_secrets.%I ENABLE ROW LEVEL SECURITY', table_name);
     EXECUTE pg_catalog.format('ALTER TABLE meshhook_secrets.%I FORCE ROW LEVEL SECURITY', table_name);

@@ -41,16 +41,18 @@ COMMENT ON FUNCTION meshhook_secrets.audit_prune(timestamptz) IS
 CREATE FUNCTION meshhook_secrets.audit_make_partition(
   at timestamptz
 ) RETURNS text
-  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  month timestamptz := date_trunc('month', at, 'UTC');
+  month timestamp := date_trunc('month', at AT TIME ZONE 'UTC');
   partition text := 'audit_log_' || to_char(month, 'YYYY_MM');
   stranger record;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_class c WHERE c.relname = partition AND c.relnamespace = 'meshhook_secrets'::regnamespace) THEN
     EXECUTE format('CREATE TABLE meshhook_secrets.%I PARTITION OF meshhook_secrets.audit_log FOR VALUES FROM (%L) TO (%L)',
-      partition, month, month + interval '1 month');
+      partition, month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME ZONE 'UTC');
+    EXECUTE format('ALTER TABLE meshhook_secrets.%I ADD PRIMARY KEY (id, "time")', partition);
+    EXECUTE format('CREATE INDEX ON meshhook_secrets.%I (project_id, id)', partition);
     FOR stranger IN
       SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS role_name
       FROM pg_class c, aclexplode(c.relacl) a
@@ -68,7 +70,7 @@ END
 $function$;
 REVOKE ALL ON FUNCTION meshhook_secrets.audit_make_partition(timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION meshhook_secrets.audit_make_partition(timestamptz) IS
-  'For the audit writer: makes the partition of audit_log for the month (UTC) of a time, if there is none, and returns its name.';
+  'For the audit writer, and before data alone is restored (pg_restore --data-only): makes the partition of audit_log for the month (UTC) of a time, if there is none, and returns its name.';
 
 CREATE FUNCTION meshhook_secrets.audit_record_setup(
   action text,

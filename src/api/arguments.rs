@@ -3,7 +3,7 @@
 use crate::{
     error::{Error, Result},
     pg::call::{Call, datum},
-    service::{audit::Event, keys::AUDIT_PROJECT},
+    service::audit::Event,
     store::{Timestamp, Uuid},
 };
 use pgrx::{
@@ -14,21 +14,12 @@ use pgrx::{
 
 /// `project_id uuid` as the first argument.
 pub fn project(call: &Call) -> Result<Uuid> {
-    proper(*call.required::<pgrx::Uuid>(0, "project_id")?.as_bytes())
+    Ok(*call.required::<pgrx::Uuid>(0, "project_id")?.as_bytes())
 }
 
 /// `project_id uuid = NULL` as the first argument.
-pub fn optional_project(call: &Call) -> Result<Option<Uuid>> {
-    call.optional::<pgrx::Uuid>(0).map(|project| proper(*project.as_bytes())).transpose()
-}
-
-/// The nil UUID stands for the audit log.
-fn proper(project: Uuid) -> Result<Uuid> {
-    if project == AUDIT_PROJECT {
-        return Err(Error::invalid("project_id is the nil UUID, which is no project.")
-            .hint("Give the id of a project."));
-    }
-    Ok(project)
+pub fn optional_project(call: &Call) -> Option<Uuid> {
+    call.optional::<pgrx::Uuid>(0).map(|project| *project.as_bytes())
 }
 
 /// `name text` as the second argument.

@@ -32,7 +32,7 @@ fn search(call: Call) -> Answer {
     recorded(Kind::Look, "audit_search", |event| {
         let page_size: i32 = call.required(8, "page_size")?;
         let mut query = Query {
-            project: optional_project(&call)?,
+            project: optional_project(&call),
             filter: Filter {
                 projects: None,
                 since: time(&call, 1),
@@ -47,6 +47,7 @@ fn search(call: Call) -> Answer {
         };
         search::prepare(&mut query, event)?;
         let mut rows = Rows::begin(&call)?;
+        let _state = search::state(&query)?;
         for record in search::unsealed(&mut query)? {
             rows.push(&columns(record))?;
         }

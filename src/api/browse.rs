@@ -77,7 +77,7 @@ fn versions(call: Call) -> Answer {
 
 fn due(call: Call) -> Answer {
     recorded(Kind::Look, "secret_due", |event| {
-        let project = optional_project(&call)?;
+        let project = optional_project(&call);
         if let Some(project) = &project {
             event.project(project);
         }

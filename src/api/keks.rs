@@ -204,8 +204,7 @@ fn configure(call: Call) -> Answer {
 
 fn dek_rotate(call: Call) -> Answer {
     recorded(Kind::Change, "dek_rotate", |event| {
-        // The nil UUID: the data key of the audit log.
-        let project = *call.required::<pgrx::Uuid>(0, "project_id")?.as_bytes();
+        let project = project(&call)?;
         event.project(&project);
         Ok(datum(reencrypt::rotate_dek(&project)?))
     })

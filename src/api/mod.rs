@@ -7,6 +7,7 @@ pub mod browse;
 pub mod host;
 pub mod keks;
 pub mod lifecycle;
+pub mod observe;
 pub mod reveal;
 pub mod sealing;
 pub mod write;

@@ -3,6 +3,7 @@
 use super::arguments::{project, project_and_name, purpose};
 use crate::{
     error::{Error, Result},
+    hooks,
     pg::{
         call::{Answer, Call, datum},
         rows::Rows,
@@ -42,6 +43,7 @@ fn get_bytes(call: Call) -> Answer {
 }
 
 fn get(call: &Call, event: &mut Event) -> Result<reveal::Value> {
+    hooks::value_function_runs();
     let (project, name) = project_and_name(call, event)?;
     event.purpose(purpose(call, 3)?);
     reveal::one(&project, &name, call.optional(2), event)
@@ -49,6 +51,7 @@ fn get(call: &Call, event: &mut Event) -> Result<reveal::Value> {
 
 fn get_many(call: Call) -> Answer {
     recorded(Kind::Reveal, "secret_get_many", |event| {
+        hooks::value_function_runs();
         let project = project(&call)?;
         event.project(&project);
         event.purpose(purpose(&call, 2)?);

@@ -25,7 +25,7 @@ crate::sql_functions! {
 
 fn seal(call: Call) -> Answer {
     recorded(kind(&call), "seal", |event| {
-        let project = optional_project(&call)?;
+        let project = optional_project(&call);
         if let Some(project) = &project {
             event.project(project);
         }
@@ -36,7 +36,7 @@ fn seal(call: Call) -> Answer {
 
 fn unseal(call: Call) -> Answer {
     recorded(kind(&call), "unseal", |event| {
-        let project = optional_project(&call)?;
+        let project = optional_project(&call);
         if let Some(project) = &project {
             event.project(project);
         }

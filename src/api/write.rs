@@ -3,6 +3,7 @@
 use super::arguments::{from_now, project_and_name, time, time_datum, uuid_datum};
 use crate::{
     error::{Error, Result},
+    hooks,
     pg::call::{Answer, Call, datum},
     service::{
         audit::{Event, Kind, recorded},
@@ -27,6 +28,7 @@ crate::sql_functions! {
 
 fn put_text(call: Call) -> Answer {
     recorded(Kind::Change, "secret_put", |event| {
+        hooks::value_function_runs();
         let (project, name) = project_and_name(&call, event)?;
         let value: &str = call.required(2, "value")?;
         let written = write::put(&project, &name, value.as_bytes(), &options(&call, 3)?)?;
@@ -36,6 +38,7 @@ fn put_text(call: Call) -> Answer {
 
 fn put_bytes(call: Call) -> Answer {
     recorded(Kind::Change, "secret_put_bytes", |event| {
+        hooks::value_function_runs();
         let (project, name) = project_and_name(&call, event)?;
         let value: &[u8] = call.required(2, "value")?;
         let written = write::put(&project, &name, value, &options(&call, 3)?)?;

@@ -78,6 +78,18 @@ pub fn database() -> u32 {
     unsafe { pg_sys::MyDatabaseId.to_u32() }
 }
 
+/// The data directory.
+pub fn data_directory() -> String {
+    // SAFETY: set before any backend runs, and never changed.
+    unsafe { CStr::from_ptr(pg_sys::DataDir) }.to_string_lossy().into_owned()
+}
+
+/// The process id of the postmaster.
+pub fn postmaster() -> i32 {
+    // SAFETY: reads process state.
+    unsafe { pg_sys::PostmasterPid }
+}
+
 /// Now, in microseconds since 2000-01-01 UTC.
 pub fn now() -> i64 {
     // SAFETY: reads the clock.

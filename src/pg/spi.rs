@@ -52,6 +52,26 @@ pub enum May {
     WriteLatest,
 }
 
+/// Statements that only read ([`May::Read`]) see one and the same latest state while this lives.
+pub struct LatestState(());
+
+impl LatestState {
+    /// From now on.
+    pub fn begin() -> Self {
+        // SAFETY: pairs with the pop on drop; if a statement fails, PostgreSQL drops all snapshots when it
+        // aborts the (sub)transaction.
+        unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+        Self(())
+    }
+}
+
+impl Drop for LatestState {
+    fn drop(&mut self) {
+        // SAFETY: see `begin`.
+        unsafe { pg_sys::PopActiveSnapshot() }
+    }
+}
+
 /// A statement of ours and the types of its parameters.
 pub struct Statement {
     sql: &'static CStr,

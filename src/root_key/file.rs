@@ -9,14 +9,14 @@ use std::{
 };
 use zeroize::Zeroizing;
 
+/// Whether the file would be accepted, without reading it.
+pub fn examine(path: &str) -> Result<(), Failure> {
+    check(&open(path)?)
+}
+
 /// Reads the file. It is opened first and then looked at, so that nobody can exchange it between.
 pub fn read(path: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    // O_NONBLOCK: opening a named pipe must not hang.
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK)
-        .open(path)
-        .map_err(|error| cannot("opened", &error))?;
+    let mut file = open(path)?;
     check(&file)?;
     // One byte more than allowed tells that it is too long; the buffer never grows, so it is never
     // copied.
@@ -38,6 +38,15 @@ pub fn read(path: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     }
     content.truncate(length);
     Ok(content)
+}
+
+fn open(path: &str) -> Result<File, Failure> {
+    // O_NONBLOCK: opening a named pipe must not hang.
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|error| cannot("opened", &error))
 }
 
 fn check(file: &File) -> Result<(), Failure> {

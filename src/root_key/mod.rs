@@ -1,7 +1,7 @@
 //! Where root keys come from: a [`file`] or a [`command`], as the settings say.
 
 mod command;
-mod file;
+pub mod file;
 
 use crate::gucs;
 use meshhook_secrets_core::{key::RootKey, root_key};

@@ -1,6 +1,6 @@
 //! What happens in the host's projects table.
 
-use super::{audit, keys::AUDIT_PROJECT};
+use super::audit;
 use crate::{
     error::{Error, Result},
     pg::{scan::Sees, spi::May},
@@ -14,10 +14,6 @@ use std::{collections::HashSet, rc::Rc};
 
 /// A project was deleted: its secrets and data keys go.
 pub fn project_deleted(project: &Uuid) -> Result<()> {
-    // The audit log outlives every project.
-    if *project == AUDIT_PROJECT {
-        return Ok(());
-    }
     if data_keys::of_project(project, Sees::Latest)?.is_empty() {
         return data_keys::shred(project);
     }
@@ -35,7 +31,7 @@ pub fn project_left_partition(project: &Uuid) -> Result<()> {
 
 /// The id of a project was changed: refused if it has data keys, which are bound to the id.
 pub fn project_renamed(before: &Uuid) -> Result<()> {
-    if *before == AUDIT_PROJECT || data_keys::of_project(before, Sees::Latest)?.is_empty() {
+    if data_keys::of_project(before, Sees::Latest)?.is_empty() {
         return Ok(());
     }
     Err(Error::new("23503", "project has secrets")

@@ -18,9 +18,6 @@ use meshhook_secrets_core::{
     key::{Dek, Kek, wrap_digest},
 };
 
-/// The audit log is kept under this project's data keys, which no project has.
-pub const AUDIT_PROJECT: Uuid = [0; 16];
-
 /// A data key and its version.
 pub struct VersionedDek {
     pub dek_version: i32,
@@ -58,21 +55,6 @@ pub fn dek_to_seal(project: &Uuid) -> Result<VersionedDek> {
             return Ok(VersionedDek { dek_version, dek });
         }
     }
-}
-
-/// Makes the data key that audit seals are made with, if there is none.
-pub fn ensure_audit_key() -> Result<()> {
-    dek_to_seal(&AUDIT_PROJECT).map(|_| ())
-}
-
-fn make_audit_key(kek_id: i32, kek: &Kek) -> Result<()> {
-    if data_keys::of_project(&AUDIT_PROJECT, Sees::Latest)?.is_empty() {
-        let (project_id, dek_version) = (AUDIT_PROJECT, 1);
-        let identity = DekIdentity { project_id, dek_version, kek_id, status: DekStatus::Active };
-        let wrapped = kek.wrap(&Dek::generate()?, &identity)?;
-        data_keys::insert_active(&AUDIT_PROJECT, dek_version, kek_id, &wrapped)?;
-    }
-    Ok(())
 }
 
 /// Wraps all data keys of a project anew with the status that sealing or unsealing gives them.
@@ -215,7 +197,6 @@ pub fn kek_to_wrap() -> Result<(i32, Kek)> {
         return Err(no_active_kek());
     }
     let kek = make_kek(1, KekStatus::Active)?;
-    make_audit_key(1, &kek)?;
     Ok((1, kek))
 }
 
@@ -312,20 +293,21 @@ fn missing_root_key(stored: &StoredKek, status: KekStatus, encrypted: &[u8]) -> 
             return Ok(Error::corrupted());
         }
     }
-    let needed: String =
-        stored.root_key_id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
-    Ok(Error::sealed(
-        format!(
-            "KEK {} of this database needs the root key {needed}; loaded is {}.",
-            stored.kek_id,
-            loaded.join(", ")
-        ),
+    Ok(missing(&format!("KEK {} of this database", stored.kek_id), &stored.root_key_id, &loaded))
+}
+
+/// PT503: what is wrapped by a root key that is not loaded cannot be had.
+pub fn missing(what: &str, root_key_id: &str, loaded: &[String]) -> Error {
+    let needed: String = root_key_id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    Error::sealed(
+        format!("{what} needs the root key {needed}; loaded is {}.", loaded.join(", ")),
         format!(
             "Put the root key with fingerprint {needed} into the root key source and reload the server."
         ),
-    ))
+    )
 }
 
-fn no_root_key() -> Error {
+/// PT503: no root key is loaded.
+pub fn no_root_key() -> Error {
     Error::sealed("The root key is not loaded.", "Try again.")
 }

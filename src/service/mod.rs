@@ -3,11 +3,14 @@
 pub mod access;
 pub mod audit;
 pub mod browse;
+pub mod doctor;
+pub mod health;
 pub mod host;
 pub mod kek_life;
 pub mod kek_status;
-pub mod keys;
+mod keys;
 pub mod lifecycle;
+pub mod metrics;
 pub mod reencrypt;
 pub mod reveal;
 pub mod root_keys;

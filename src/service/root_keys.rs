@@ -1,11 +1,11 @@
-//! Rotation of the root key: every KEK is wrapped anew, in one transaction.
+//! Rotation of the root key: every KEK and audit key is wrapped anew, in one transaction.
 
-use super::keys;
+use super::{audit, keys};
 use crate::{
     error::{Error, Result},
     pg::{raise, scan, scan::Sees, server},
     shmem::keyring,
-    store::keks,
+    store::{audit_keys, keks},
 };
 use meshhook_secrets_core::kek_status::KekStatus;
 
@@ -60,6 +60,7 @@ pub fn rotate() -> Result<Vec<Moved>> {
             }
         }
     }
+    audit::keys::rewrap()?;
     raise::log(
         pgrx::PgLogLevel::NOTICE,
         &format!("every KEK of this database is wrapped by root key {current}"),
@@ -94,6 +95,19 @@ pub fn verify() -> Result<Vec<Verified>> {
             key.good += 1;
         } else {
             key.problem = Some(format!("KEK {} does not authenticate", stored.kek_id));
+        }
+    }
+    for stored in audit_keys::all()? {
+        let known = keys.iter().position(|key| key.root_key_id == stored.root_key_id);
+        let position = known.unwrap_or_else(|| {
+            let root_key_id = stored.root_key_id.clone();
+            let problem = Some(String::from("not loaded"));
+            keys.push(Verified { root_key_id, keks: 0, good: 0, problem });
+            keys.len() - 1
+        });
+        if position < loaded && audit::keys::unwrap(&stored).is_err() {
+            let problem = format!("audit key {} does not authenticate", stored.key_version);
+            keys[position].problem = Some(problem);
         }
     }
     Ok(keys)

@@ -95,7 +95,6 @@ pub fn rotate(reason: Option<String>, started_by: String) -> Result<Rotation> {
         finished_at: None,
         last_error: None,
     };
-    keys::ensure_audit_key()?;
     jobs::insert(&job)?;
     jobs::notify(&json!({
         "event": "rotation_started", "job_id": job.job_id, "kek_id": kek_id, "total": total

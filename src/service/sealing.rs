@@ -6,7 +6,7 @@ use crate::{
     gucs,
     pg::{scan::Sees, server},
     shmem::{audit, keyring},
-    store::{Uuid, data_keys, keks},
+    store::{Uuid, audit_keys, data_keys, keks},
 };
 
 /// A root key that is loaded, or that KEKs of this database need.
@@ -82,6 +82,12 @@ pub fn root_keys() -> Result<Vec<RootKeyInfo>> {
                 is_loaded: false,
                 keks: 1,
             }),
+        }
+    }
+    for stored in audit_keys::all()? {
+        if keys.iter().all(|key| key.id != stored.root_key_id) {
+            let id = stored.root_key_id;
+            keys.push(RootKeyInfo { id, is_current: false, is_loaded: false, keks: 0 });
         }
     }
     Ok(keys)

@@ -8,7 +8,7 @@ use crate::{
         data_keys,
         data_keys::Wrapped,
         keks::{self, StoredKek},
-        secrets, versions,
+        secrets, settings, versions,
     },
 };
 
@@ -34,7 +34,12 @@ pub fn keks(kek_id: Option<i32>, deep: bool) -> Result<Vec<Verified>> {
         return Err(kek_life::no_such_kek());
     }
     stored.sort_by_key(|kek| kek.kek_id);
-    stored.iter().map(|kek| verify(kek, deep)).collect()
+    let verified: Vec<Verified> =
+        stored.iter().map(|kek| verify(kek, deep)).collect::<Result<_>>()?;
+    if deep && kek_id.is_none() && verified.iter().all(|kek| kek.problem.is_none()) {
+        settings::remember("last_kek_verify")?;
+    }
+    Ok(verified)
 }
 
 fn verify(stored: &StoredKek, deep: bool) -> Result<Verified> {

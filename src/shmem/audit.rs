@@ -468,6 +468,15 @@ pub fn fall_asleep(queue: usize) -> bool {
     })
 }
 
+/// Whether the writer may leave: nothing waits and nothing is counted.
+pub fn is_empty(queue: usize) -> bool {
+    read(|state, ring| {
+        let (desk, queue) = (&state.desks[queue], &ring.queues[queue]);
+        let counted = queue.repeats.iter().any(|repeat| repeat.count > 0);
+        queue.depth() == 0 && desk.asked == desk.answered && !counted
+    })
+}
+
 /// Whether somebody waits for the writer's commit.
 pub fn is_awaited(queue: usize) -> bool {
     read(|state, _| state.desks[queue].waiters.wakeup.head as u32 != pg_sys::INVALID_PGPROCNO)
@@ -538,16 +547,39 @@ pub fn abandon(database: u32) -> Vec<Vec<u8>> {
         let mut left = Vec::new();
         for (desk, queue) in state.desks.iter_mut().zip(&mut ring.queues) {
             if queue.database == database && desk.writer == 0 {
-                (0..REPEATS).for_each(|place| {
-                    settle(queue, place);
-                });
-                let from = queue.durable.load(Ordering::Acquire);
-                left.extend((from..queue.head).map(|at| queue.at(at).to_vec()));
-                clear(queue);
+                left.append(&mut empty(queue));
             }
         }
         left
     })
+}
+
+/// The records that nobody has written, once every other process is gone: asked by the postmaster when it
+/// ends, and PostgreSQL's shared memory is gone too.
+pub fn left_at_exit() -> Vec<Vec<u8>> {
+    if !exists() {
+        return Vec::new();
+    }
+    // SAFETY: the only process left.
+    let ring = unsafe { &mut *ring::get() };
+    ring.queues.iter_mut().filter(|queue| queue.database != 0).flat_map(empty).collect()
+}
+
+/// Takes all that waits or is counted out of a queue, and frees it.
+fn empty(queue: &mut Queue) -> Vec<Vec<u8>> {
+    let mut left = Vec::new();
+    let mut take = |queue: &mut Queue| {
+        let from = queue.durable.load(Ordering::Acquire);
+        left.extend((from..queue.head).map(|at| queue.at(at).to_vec()));
+        queue.durable.store(queue.head, Ordering::Release);
+    };
+    take(queue);
+    (0..REPEATS).for_each(|place| {
+        settle(queue, place);
+    });
+    take(queue);
+    clear(queue);
+    left
 }
 
 // --- Who asks how things are ----------------------------------------------------------------------------

@@ -59,22 +59,39 @@ pub fn insert_pending(record: &[u8], ring: Option<(i64, i64)>) -> Result<()> {
     })
 }
 
+/// A record that waited for a seal.
+pub struct Pending {
+    pub record: Vec<u8>,
+    /// It came through the ring, while the server was sealed.
+    pub from_ring: bool,
+}
+
 /// Takes up to `limit` records that wait. Those of open transactions are not seen.
-pub fn take_pending(limit: i64) -> Result<Vec<Vec<u8>>> {
+pub fn take_pending(limit: i64) -> Result<Vec<Pending>> {
     static TAKE: Statement = Statement::new(
-        c"DELETE FROM meshhook_secrets.audit_pending WHERE pending_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT p.pending_id FROM meshhook_secrets.audit_pending p LIMIT $1)) RETURNING record",
+        c"DELETE FROM meshhook_secrets.audit_pending WHERE pending_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT p.pending_id FROM meshhook_secrets.audit_pending p LIMIT $1)) RETURNING record, ring_id IS NOT NULL",
         &[INT8OID],
     );
     let _owner = Acting::as_owner()?;
-    change(|| TAKE.run(May::Write, &[parameter(limit)], records))
+    change(|| {
+        TAKE.run(May::Write, &[parameter(limit)], |found| {
+            let read = |row| {
+                let from_ring = required(found, row, 2)?;
+                Ok(Pending { record: required(found, row, 1)?, from_ring })
+            };
+            (0..found.count()).map(read).collect()
+        })
+    })
 }
 
-/// The records that wait.
+/// The records that wait, in the state that the statement sees.
 pub fn pending() -> Result<Vec<Vec<u8>>> {
     static LIST: Statement =
         Statement::new(c"SELECT record FROM meshhook_secrets.audit_pending LIMIT 10000", &[]);
     let _owner = Acting::as_owner()?;
-    LIST.run(May::Write, &[], records)
+    LIST.run(May::Read, &[], |found| {
+        (0..found.count()).map(|row| required(found, row, 1)).collect()
+    })
 }
 
 /// How many records wait, as the statement sees it.
@@ -83,10 +100,6 @@ pub fn count_pending() -> Result<i64> {
         Statement::new(c"SELECT pg_catalog.count(*) FROM meshhook_secrets.audit_pending", &[]);
     let _owner = Acting::as_owner()?;
     COUNT.run(May::Read, &[], |found| Ok(found.get(0, 1).unwrap_or(0)))
-}
-
-fn records(found: &Found) -> Result<Vec<Vec<u8>>> {
-    (0..found.count()).map(|row| found.get(row, 1).ok_or_else(Error::corrupted)).collect()
 }
 
 /// Up to where the records of a ring are in the tables.
@@ -222,7 +235,7 @@ pub fn search<T>(filter: &Filter<'_>, read: impl FnOnce(&Found) -> Result<T>) ->
         filter.after.and_then(parameter),
         parameter(filter.page_size),
     ];
-    search.run(May::Write, &parameters, read)
+    search.run(May::Read, &parameters, read)
 }
 
 /// Up to `limit` records after `after` and up to `last`, oldest first, as the statement sees them.
@@ -327,7 +340,7 @@ pub struct StoredSeal {
 /// Adds a seal.
 pub fn insert_seal(seal: &Seal, mac: &[u8]) -> Result<()> {
     static INSERT: Statement = Statement::new(
-        c"INSERT INTO meshhook_secrets.audit_seals (seal_id, previous_id, previous_mac, from_id, records, digest, month, dek_version, ring_id, ring_position, sealed_at, mac) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        c"INSERT INTO meshhook_secrets.audit_seals (seal_id, previous_id, previous_mac, from_id, records, digest, month, key_version, ring_id, ring_position, sealed_at, mac) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         &[
             INT8OID,
             INT8OID,
@@ -352,7 +365,7 @@ pub fn insert_seal(seal: &Seal, mac: &[u8]) -> Result<()> {
         parameter(seal.records),
         parameter(seal.digest.as_slice()),
         Some(Datum::from(seal.month)),
-        parameter(seal.dek_version),
+        parameter(seal.key_version),
         parameter(seal.ring.0),
         parameter(seal.ring.1),
         Some(Datum::from(seal.sealed_at)),
@@ -364,7 +377,7 @@ pub fn insert_seal(seal: &Seal, mac: &[u8]) -> Result<()> {
 /// Up to `limit` seals from `from` on and up to `to`, oldest first, as the statement sees them.
 pub fn seals(from: i64, to: i64, limit: i64) -> Result<Vec<StoredSeal>> {
     static LIST: Statement = Statement::new(
-        c"SELECT seal_id, previous_id, previous_mac, from_id, records, digest, month, dek_version, ring_id, ring_position, sealed_at, mac FROM meshhook_secrets.audit_seals WHERE seal_id OPERATOR(pg_catalog.>=) $1 AND seal_id OPERATOR(pg_catalog.<=) $2 ORDER BY seal_id USING OPERATOR(pg_catalog.<) LIMIT $3",
+        c"SELECT seal_id, previous_id, previous_mac, from_id, records, digest, month, key_version, ring_id, ring_position, sealed_at, mac FROM meshhook_secrets.audit_seals WHERE seal_id OPERATOR(pg_catalog.>=) $1 AND seal_id OPERATOR(pg_catalog.<=) $2 ORDER BY seal_id USING OPERATOR(pg_catalog.<) LIMIT $3",
         &[INT8OID, INT8OID, INT8OID],
     );
     let _owner = Acting::as_owner()?;
@@ -377,7 +390,7 @@ pub fn seals(from: i64, to: i64, limit: i64) -> Result<Vec<StoredSeal>> {
 /// The last seal, by the latest state.
 pub fn last_seal() -> Result<Option<StoredSeal>> {
     static LAST: Statement = Statement::new(
-        c"SELECT seal_id, previous_id, previous_mac, from_id, records, digest, month, dek_version, ring_id, ring_position, sealed_at, mac FROM meshhook_secrets.audit_seals ORDER BY seal_id USING OPERATOR(pg_catalog.>) LIMIT 1",
+        c"SELECT seal_id, previous_id, previous_mac, from_id, records, digest, month, key_version, ring_id, ring_position, sealed_at, mac FROM meshhook_secrets.audit_seals ORDER BY seal_id USING OPERATOR(pg_catalog.>) LIMIT 1",
         &[],
     );
     let _owner = Acting::as_owner()?;
@@ -400,7 +413,7 @@ pub fn delete_seals(to: i64) -> Result<()> {
 /// The last seal of the unbroken row of seals, from the oldest on, whose months end by `before`.
 pub fn last_seal_before(before: Timestamp) -> Result<Option<StoredSeal>> {
     static LAST: Statement = Statement::new(
-        c"SELECT seal_id, previous_id, previous_mac, from_id, records, digest, month, dek_version, ring_id, ring_position, sealed_at, mac FROM meshhook_secrets.audit_seals WHERE seal_id OPERATOR(pg_catalog.<) COALESCE((SELECT pg_catalog.min(s.seal_id) FROM meshhook_secrets.audit_seals s WHERE s.month OPERATOR(pg_catalog.>=) $1), 9223372036854775807) ORDER BY seal_id USING OPERATOR(pg_catalog.>) LIMIT 1",
+        c"SELECT seal_id, previous_id, previous_mac, from_id, records, digest, month, key_version, ring_id, ring_position, sealed_at, mac FROM meshhook_secrets.audit_seals WHERE seal_id OPERATOR(pg_catalog.<) COALESCE((SELECT pg_catalog.min(s.seal_id) FROM meshhook_secrets.audit_seals s WHERE s.month OPERATOR(pg_catalog.>=) $1), 9223372036854775807) ORDER BY seal_id USING OPERATOR(pg_catalog.>) LIMIT 1",
         &[TIMESTAMPTZOID],
     );
     let _owner = Acting::as_owner()?;
@@ -420,7 +433,7 @@ fn seal(found: &Found, row: usize) -> Result<StoredSeal> {
             records: required(found, row, 5)?,
             digest: hash(found, row, 6)?,
             month: time(found, row, 7).ok_or_else(Error::corrupted)?,
-            dek_version: required(found, row, 8)?,
+            key_version: required(found, row, 8)?,
             ring: (required(found, row, 9)?, required(found, row, 10)?),
             sealed_at: time(found, row, 11).ok_or_else(Error::corrupted)?,
         },
@@ -431,11 +444,11 @@ fn seal(found: &Found, row: usize) -> Result<StoredSeal> {
 /// The head and its MAC; `lock`: the latest one, which nobody else changes until the transaction ends.
 pub fn head(lock: bool) -> Result<Option<(Head, Vec<u8>)>> {
     static LOCK: Statement = Statement::new(
-        c"SELECT seal_id, seal_mac, anchor_id, anchor_mac, pruned_before, server_event, dek_version, mac FROM meshhook_secrets.audit_head FOR UPDATE",
+        c"SELECT seal_id, seal_mac, anchor_id, anchor_mac, pruned_before, server_event, key_version, mac FROM meshhook_secrets.audit_head FOR UPDATE",
         &[],
     );
     static READ: Statement = Statement::new(
-        c"SELECT seal_id, seal_mac, anchor_id, anchor_mac, pruned_before, server_event, dek_version, mac FROM meshhook_secrets.audit_head",
+        c"SELECT seal_id, seal_mac, anchor_id, anchor_mac, pruned_before, server_event, key_version, mac FROM meshhook_secrets.audit_head",
         &[],
     );
     let _owner = Acting::as_owner()?;
@@ -451,7 +464,7 @@ pub fn head(lock: bool) -> Result<Option<(Head, Vec<u8>)>> {
             anchor_mac: hash(found, 0, 4)?,
             pruned_before: time(found, 0, 5),
             server_event: time(found, 0, 6),
-            dek_version: required(found, 0, 7)?,
+            key_version: required(found, 0, 7)?,
         };
         Ok(Some((head, required(found, 0, 8)?)))
     })
@@ -460,7 +473,7 @@ pub fn head(lock: bool) -> Result<Option<(Head, Vec<u8>)>> {
 /// Writes the head.
 pub fn set_head(head: &Head, mac: &[u8]) -> Result<()> {
     static UPSERT: Statement = Statement::new(
-        c"INSERT INTO meshhook_secrets.audit_head (one, seal_id, seal_mac, anchor_id, anchor_mac, pruned_before, server_event, dek_version, mac) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (one) DO UPDATE SET seal_id = excluded.seal_id, seal_mac = excluded.seal_mac, anchor_id = excluded.anchor_id, anchor_mac = excluded.anchor_mac, pruned_before = excluded.pruned_before, server_event = excluded.server_event, dek_version = excluded.dek_version, mac = excluded.mac",
+        c"INSERT INTO meshhook_secrets.audit_head (one, seal_id, seal_mac, anchor_id, anchor_mac, pruned_before, server_event, key_version, mac) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (one) DO UPDATE SET seal_id = excluded.seal_id, seal_mac = excluded.seal_mac, anchor_id = excluded.anchor_id, anchor_mac = excluded.anchor_mac, pruned_before = excluded.pruned_before, server_event = excluded.server_event, key_version = excluded.key_version, mac = excluded.mac",
         &[
             BOOLOID,
             INT8OID,
@@ -482,7 +495,7 @@ pub fn set_head(head: &Head, mac: &[u8]) -> Result<()> {
         parameter(head.anchor_mac.as_slice()),
         head.pruned_before.map(Datum::from),
         head.server_event.map(Datum::from),
-        parameter(head.dek_version),
+        parameter(head.key_version),
         parameter(mac),
     ];
     change(|| UPSERT.change_one(&parameters))

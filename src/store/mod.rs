@@ -5,13 +5,16 @@
 //! owner. All names and operators are qualified: a search_path of the caller changes nothing.
 
 pub mod audit;
+pub mod audit_keys;
 pub mod binding;
 pub mod browse;
 pub mod data_keys;
+pub mod doctor;
 pub mod guard;
 pub mod jobs;
 pub mod keks;
 pub mod secrets;
+pub mod settings;
 pub mod versions;
 
 /// A UUID as PostgreSQL stores it.

@@ -31,6 +31,20 @@ const GATHER: Duration = Duration::from_millis(10);
 /// After it was told to stop, clients get this long to leave.
 const DRAIN: i64 = 30_000_000;
 
+/// Has the postmaster, which ends last, log what no writer could write: a writer whose table is out of
+/// order, or one that was not there just then, cannot be started any more while the server stops.
+pub fn init() {
+    // SAFETY: the callback takes nothing; processes that the postmaster starts drop it.
+    unsafe { pg_sys::on_proc_exit(Some(last_words), pg_sys::Datum::null()) };
+}
+
+unsafe extern "C-unwind" fn last_words(_code: i32, _argument: pg_sys::Datum) {
+    // SAFETY: reads process state.
+    if unsafe { !pg_sys::IsUnderPostmaster } {
+        log_lost(&ring::left_at_exit());
+    }
+}
+
 /// The writer's main function; the argument is the database's OID.
 #[pg_guard]
 #[unsafe(no_mangle)]
@@ -85,13 +99,18 @@ fn run(queue: usize) -> Result<()> {
     let mut busy = server::now();
     let mut stopping: Option<i64> = None;
     let mut looked = 0;
+    let mut leaving = false;
     loop {
         if BackgroundWorker::sighup_received() {
             // SAFETY: the standard reaction of a worker to SIGHUP.
             unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
         }
         let now = server::now();
-        ring::settle_repeats(queue, now, stopping.is_some());
+        if BackgroundWorker::sigterm_received() {
+            stopping.get_or_insert(now);
+        }
+        // Whoever leaves takes what was counted along: nobody may be started after it any more.
+        ring::settle_repeats(queue, now, leaving || stopping.is_some());
         let done = match transaction("writing audit records", || batch(queue, &mut memory))? {
             Some(done) => done,
             // The extension is not there (any more): nobody can write what is left.
@@ -101,31 +120,29 @@ fn run(queue: usize) -> Result<()> {
         if done.records > 0 {
             busy = now;
         }
-        if BackgroundWorker::sigterm_received() && stopping.is_none() {
-            stopping = Some(now);
-        }
         if let Some(since) = stopping {
-            if ring::fall_asleep(queue) && (clients() == 0 || now - since > DRAIN) {
+            if (clients() == 0 && ring::is_empty(queue)) || now - since > DRAIN {
                 stop();
             }
             pause(Duration::from_millis(10));
             continue;
         }
+        if leaving && ring::is_empty(queue) {
+            return Ok(());
+        }
         if done.more {
             continue;
         }
+        leaving = now - busy > LINGER;
         // Asked for in turn by whoever drops, renames or copies the database, which waits for us.
         if now - looked > LOOK.as_micros() as i64 {
             looked = now;
-            if transaction("idle", || Ok(server::database_is_wanted()))? && ring::fall_asleep(queue)
-            {
-                return Ok(());
-            }
+            leaving |= transaction("idle", || Ok(server::database_is_wanted()))?;
+        }
+        if leaving {
+            continue;
         }
         if ring::fall_asleep(queue) {
-            if now - busy > LINGER {
-                return Ok(());
-            }
             pause(LOOK);
         } else if !ring::is_awaited(queue) {
             pause(GATHER);

@@ -18,7 +18,7 @@ pub struct ClusterBuilder<'p> {
 impl<'p> ClusterBuilder<'p> {
     pub(crate) fn new() -> Self {
         Self {
-            settings: vec![("shared_preload_libraries".into(), "meshhook_secrets".into())],
+            settings: vec![("shared_preload_libraries".into(), config::preload())],
             environment: Vec::new(),
             root_key: RootKey::File(KEY_A.into()),
             primary: None,
@@ -45,7 +45,8 @@ impl<'p> ClusterBuilder<'p> {
 
     /// Whether the extension is in `shared_preload_libraries` (default: it is).
     pub fn preload(self, preload: bool) -> Self {
-        self.setting("shared_preload_libraries", if preload { "meshhook_secrets" } else { "" })
+        let libraries = if preload { config::preload() } else { String::new() };
+        self.setting("shared_preload_libraries", &libraries)
     }
 
     /// Makes the server a hot standby of a running one, whose settings it takes over.

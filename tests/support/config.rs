@@ -30,3 +30,12 @@ pub fn append<K: AsRef<str>, V: AsRef<str>>(data: &Path, settings: &[(K, V)]) {
 pub fn text(path: &Path) -> String {
     path.to_str().expect("our paths are ASCII").to_owned()
 }
+
+/// `shared_preload_libraries` with the extension: alone, or between what the environment says, to
+/// run any test in the company of other libraries (`TEST_PRELOAD_BEFORE=pgaudit,auto_explain`).
+pub fn preload() -> String {
+    let others = |name: &str| std::env::var(name).unwrap_or_default();
+    let all =
+        [others("TEST_PRELOAD_BEFORE"), "meshhook_secrets".into(), others("TEST_PRELOAD_AFTER")];
+    all.iter().filter(|list| !list.is_empty()).map(String::as_str).collect::<Vec<_>>().join(", ")
+}

@@ -4,6 +4,7 @@
 //! everything else, and every failure, goes through the ring in shared memory to the database's writer
 //! ([`writer`]), so that it survives a ROLLBACK, an ERROR, and the end of the process.
 
+pub mod keys;
 pub mod prune;
 pub mod search;
 pub mod verify;
@@ -15,6 +16,7 @@ use crate::{
     pg::{raise, server, session, user},
     shmem::{
         audit::{self as ring, Place},
+        counters::{self, Count},
         keyring,
     },
     store::{Uuid, audit as store},
@@ -107,6 +109,14 @@ impl Event {
         self.record.detail = Some(detail.into());
     }
 
+    /// How many values it handed out.
+    fn values(&self) -> u64 {
+        match self.items.len() {
+            0 => u64::from(self.record.secret_id.is_some()),
+            _ => self.items.iter().filter(|item| item.outcome == Outcome::Ok).count() as u64,
+        }
+    }
+
     fn records(mut self) -> Vec<Record> {
         self.record.transaction_id = session::transaction_id();
         if self.items.is_empty() {
@@ -132,13 +142,18 @@ pub fn recorded<T>(
     work: impl FnOnce(&mut Event) -> Result<T>,
 ) -> Result<T> {
     keyring::require_preloaded()?;
-    if !gucs::audit() {
-        return work(&mut Event::begin(action));
-    }
     let mut event = Event::begin(action);
     match catch_unwind(AssertUnwindSafe(|| work(&mut event))) {
         Ok(Ok(value)) => {
-            succeeded(kind, event)?;
+            let values = event.values();
+            if gucs::audit() {
+                succeeded(kind, event).inspect_err(|error| count_failure(&error.sqlstate()))?;
+            }
+            match kind {
+                Kind::Reveal => counters::count(Count::Get, values),
+                Kind::Change if WRITES.contains(&action) => counters::count(Count::Put, 1),
+                _ => {}
+            }
             Ok(value)
         }
         Ok(Err(error)) => {
@@ -164,14 +179,13 @@ pub fn note(action: &str, fill: impl FnOnce(&mut Event)) -> Result<()> {
 
 /// Something that is no function of ours was refused.
 pub fn refused(action: &str, sqlstate: &str) {
-    if gucs::audit() {
-        failed(Event::begin(action).record, sqlstate);
-    }
+    failed(Event::begin(action).record, sqlstate);
 }
 
 /// PostgreSQL itself refused a call: no catalog can be asked any more.
 pub fn refused_by_server(action: &str, role: Option<String>) {
-    if !ring::exists() || !gucs::audit() {
+    // Processes without a database log too.
+    if !ring::exists() || server::database() == 0 {
         return;
     }
     let mut record = Record::new(server::now(), action, Outcome::Denied, &session::actor());
@@ -250,8 +264,27 @@ fn push(record: &[u8], urgent: bool, deadline: i64) -> Result<Place> {
     }
 }
 
+/// The functions that store a value.
+const WRITES: [&str; 4] = ["secret_put", "secret_put_bytes", "secret_generate", "secret_rollback"];
+
+/// Counts what is refused for lack of rights, and what fails by no fault of the caller.
+fn count_failure(sqlstate: &str) {
+    const OURS: [&str; 5] = ["XX", "PT503", "53", "55", "58"];
+    if sqlstate == "42501" {
+        counters::count(Count::Denial, 1);
+        counters::failed(sqlstate);
+    } else if OURS.iter().any(|class| sqlstate.starts_with(class)) {
+        counters::count(Count::Failure, 1);
+        counters::failed(sqlstate);
+    }
+}
+
 /// Records a failure. The caller gets the failure itself as the answer, so this waits for nobody.
 fn failed(mut record: Record, sqlstate: &str) {
+    count_failure(sqlstate);
+    if !gucs::audit() {
+        return;
+    }
     record.outcome = Outcome::of_sqlstate(sqlstate);
     record.sqlstate = Some(sqlstate.to_owned());
     let record = record.fit();

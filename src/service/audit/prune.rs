@@ -1,11 +1,10 @@
 //! Retention: months that are over are dropped whole, with their seals, and the head remembers where the
 //! chain begins now.
 
-use super::{Event, writer::require_whole_log};
+use super::{Event, keys, writer::require_whole_log};
 use crate::{
     error::{Error, Result},
     pg::server,
-    service::keys::{self, AUDIT_PROJECT},
     store::{Timestamp, audit as store},
 };
 
@@ -23,7 +22,7 @@ pub fn prune(before: Timestamp, event: &mut Event) -> Result<Vec<(String, i64)>>
     let Some((mut head, mac)) = store::head(true)? else {
         return Ok(Vec::new());
     };
-    keys::dek_to_open(&AUDIT_PROJECT, head.dek_version)?.verify_audit(&head, &mac)?;
+    keys::of(head.key_version)?.verify(&head, &mac)?;
     let dropped = store::drop_partitions(boundary)?;
     if let Some(last) = store::last_seal_before(boundary)? {
         head.anchor_id = last.seal.seal_id;
@@ -31,9 +30,9 @@ pub fn prune(before: Timestamp, event: &mut Event) -> Result<Vec<(String, i64)>>
         store::delete_seals(head.anchor_id)?;
     }
     head.pruned_before = head.pruned_before.max(Some(boundary));
-    let key = keys::dek_to_seal(&AUDIT_PROJECT)?;
-    head.dek_version = key.dek_version;
-    store::set_head(&head, &key.dek.authenticate_audit(&head))?;
+    let key = keys::current()?;
+    head.key_version = key.key_version;
+    store::set_head(&head, &key.key.authenticate(&head))?;
     let names: Vec<&str> = dropped.iter().map(|(name, _)| name.as_str()).collect();
     event.detail(if names.is_empty() { String::from("nothing") } else { names.join(", ") });
     Ok(dropped)

@@ -3,7 +3,11 @@
 use super::Event;
 use crate::{
     error::{Error, Result},
-    pg::{server, spi::Found, user},
+    pg::{
+        server,
+        spi::{Found, LatestState},
+        user,
+    },
     service::access,
     shmem::audit as ring,
     store::{
@@ -45,15 +49,21 @@ pub fn prepare(query: &mut Query<'_>, event: &mut Event) -> Result<()> {
     Ok(())
 }
 
-/// The records that have no seal yet, newest first: they come before the first page, and their number
-/// is taken off its size. What happened before this call is written first, as far as that can be done.
+/// The state to search in. For the first page, what happened before this call is written first, as far as
+/// that can be done.
+pub fn state(query: &Query<'_>) -> Result<LatestState> {
+    if query.filter.after.is_none() && !server::in_recovery() {
+        const PATIENCE: i64 = 2_000_000;
+        ring::flush(server::database(), server::now() + PATIENCE)?;
+    }
+    Ok(LatestState::begin())
+}
+
+/// The newest records that have no seal yet: they come before the first page, and their number is taken
+/// off its size.
 pub fn unsealed(query: &mut Query<'_>) -> Result<Vec<Record>> {
     if query.filter.after.is_some() {
         return Ok(Vec::new());
-    }
-    if !server::in_recovery() {
-        const PATIENCE: i64 = 2_000_000;
-        ring::flush(server::database(), server::now() + PATIENCE)?;
     }
     let mut pending: Vec<Record> = store::pending()?
         .iter()

@@ -1,18 +1,18 @@
 //! Checking the chain of seals and every record under it.
 
-use super::writer::require_whole_log;
+use super::{keys as audit_keys, writer::require_whole_log};
 use crate::{
     error::{Error, Result},
     pg::server,
-    service::keys::{self, AUDIT_PROJECT},
     store::{
         Timestamp,
         audit::{self as store, Stored, StoredSeal},
+        settings,
     },
 };
 use meshhook_secrets_core::{
     audit::{Head, RecordsDigest},
-    key::Dek,
+    key::AuditKey,
 };
 use std::{
     collections::{HashMap, VecDeque},
@@ -87,6 +87,9 @@ pub fn verify(from: Option<i64>, to: Option<i64>) -> Result<Verified> {
         let further = format!("{} further problems", verified.further);
         verified.problems.push(further);
     }
+    if from.is_none() && to.is_none() && verified.problems.is_empty() {
+        settings::remember("last_audit_verify")?;
+    }
     Ok(verified)
 }
 
@@ -94,8 +97,8 @@ fn head(keys: &mut Keys, verified: &mut Verified) -> Result<Option<Head>> {
     let Some((head, mac)) = store::head(false)? else {
         return Ok(None);
     };
-    match keys.get(head.dek_version)? {
-        Some(key) if key.verify_audit(&head, &mac).is_ok() => Ok(Some(head)),
+    match keys.get(head.key_version)? {
+        Some(key) if key.verify(&head, &mac).is_ok() => Ok(Some(head)),
         _ => {
             verified.problem(String::from("the head of the seals does not authenticate"));
             Ok(Some(head))
@@ -135,8 +138,8 @@ fn chain(
                     _ => format!("seal {id} does not follow the seal before it"),
                 });
             }
-            let authentic = match keys.get(seal.dek_version)? {
-                Some(key) => key.verify_audit(seal, &stored.mac).is_ok(),
+            let authentic = match keys.get(seal.key_version)? {
+                Some(key) => key.verify(seal, &stored.mac).is_ok(),
                 None => false,
             };
             if !authentic {
@@ -233,12 +236,12 @@ impl Records {
 }
 
 /// The versions of the audit key, each fetched once; `None`: it is gone, or does not authenticate.
-struct Keys(HashMap<i32, Option<Dek>>);
+struct Keys(HashMap<i32, Option<AuditKey>>);
 
 impl Keys {
-    fn get(&mut self, version: i32) -> Result<Option<&Dek>> {
+    fn get(&mut self, version: i32) -> Result<Option<&AuditKey>> {
         if !self.0.contains_key(&version) {
-            let key = match keys::dek_to_open(&AUDIT_PROJECT, version) {
+            let key = match audit_keys::of(version) {
                 Ok(key) => Some(key),
                 Err(error) if error.is_corrupted() => None,
                 Err(error) => return Err(error),

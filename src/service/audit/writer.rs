@@ -1,12 +1,11 @@
 //! The writer's work: takes what waits, gives it ids, seals it, and writes records, seals and head in
-//! one transaction. While the server is sealed, or has no KEK yet, records are written without a seal
-//! to `audit_pending`, and taken over later.
+//! one transaction. While the server is sealed, records are written without a seal to `audit_pending`, and
+//! taken over later.
 
-use super::json;
+use super::keys::{self, Versioned};
 use crate::{
     error::{Error, Result},
     pg::server,
-    service::keys::{self, AUDIT_PROJECT, VersionedDek},
     shmem::{
         audit::{self as ring, Event, Waiting},
         keyring,
@@ -18,7 +17,7 @@ use crate::{
     },
 };
 use meshhook_secrets_core::audit::{Head, Outcome, Record, RecordsDigest, Seal};
-use serde_json::Value;
+use serde_json::json;
 use std::collections::{BTreeMap, HashSet};
 
 /// Records in one transaction at most, from each of the two sources.
@@ -39,6 +38,8 @@ pub struct Done {
 pub struct Memory {
     /// Up to where the tables have the ring; known once it was looked up.
     resumed: bool,
+    /// Up to when events of the server were told of.
+    told: Option<Timestamp>,
     /// Months that have a partition.
     months: HashSet<Timestamp>,
 }
@@ -50,13 +51,8 @@ pub fn batch(queue: usize, memory: &mut Memory) -> Result<Done> {
         skip_written(queue, &mut waiting)?;
         memory.resumed = true;
     }
-    if keyring::status()?.sealed {
-        return set_aside(waiting);
-    }
-    match keys::active_kek()? {
-        Some(_) => seal(waiting, memory),
-        None => set_aside(waiting),
-    }
+    tell_of_server(memory)?;
+    if keyring::status()?.sealed { set_aside(waiting) } else { seal(waiting, memory) }
 }
 
 /// A writer before this one may have ended between its commit and saying so.
@@ -72,6 +68,7 @@ fn skip_written(queue: usize, waiting: &mut Waiting) -> Result<()> {
 
 /// Writes records without a seal.
 fn set_aside(waiting: Waiting) -> Result<Done> {
+    notify(waiting.records.iter().map(|bytes| decode(bytes)).collect::<Vec<_>>().iter())?;
     let first = waiting.position - waiting.records.len() as u64;
     for (at, record) in waiting.records.iter().enumerate() {
         store::insert_pending(record, Some((waiting.ring, (first + at as u64 + 1) as i64)))?;
@@ -87,32 +84,36 @@ fn set_aside(waiting: Waiting) -> Result<Done> {
 fn seal(waiting: Waiting, memory: &mut Memory) -> Result<Done> {
     let taken = waiting.records.len();
     // All that can be refused is asked for before anything is taken.
-    let ready = keys::dek_to_seal(&AUDIT_PROJECT)
-        .and_then(|key| Ok((key, trusted(store::head(true)?, &waiting)?)));
+    let ready = keys::current().and_then(|key| Ok((key, trusted(store::head(true)?, &waiting)?)));
     let (key, (mut head, problem)) = match ready {
         Err(Error::Refused(_)) => return set_aside(waiting),
         other => other?,
     };
     let pending = store::take_pending(BATCH as i64)?;
     let more = pending.len() as u64 == BATCH || waiting.records.len() as u64 == BATCH;
-    let mut records: Vec<Record> =
-        pending.iter().chain(&waiting.records).map(|bytes| decode(bytes)).collect();
+    // What came through the ring while the server was sealed was told of then.
+    let (told, new): (Vec<_>, Vec<_>) = pending.into_iter().partition(|pending| pending.from_ring);
+    let new = new.iter().map(|pending| &pending.record).chain(&waiting.records);
+    let mut records: Vec<Record> = new.map(|bytes| decode(bytes)).collect();
+    notify(records.iter())?;
+    records.extend(told.iter().map(|pending| decode(&pending.record)));
     let events = ring::server_events(head.server_event.unwrap_or(i64::MIN));
     records.extend(events.iter().map(system_record));
-    records.extend(problem.map(|problem| {
+    let problem = problem.map(|problem| {
         let mut record = Record::new(server::now(), "audit_tampered", Outcome::Error, "system");
         record.detail = Some(problem);
         record
-    }));
+    });
+    notify(problem.iter())?;
+    records.extend(problem);
     let done = Done { position: waiting.position, last_seal: None, more, records: taken };
     if records.is_empty() {
         return Ok(done);
     }
     head.server_event = events.last().map(|event| event.time).or(head.server_event);
-    notify(&records)?;
     chain(records, &waiting, &key, &mut head, memory)?;
-    head.dek_version = key.dek_version;
-    store::set_head(&head, &key.dek.authenticate_audit(&head))?;
+    head.key_version = key.key_version;
+    store::set_head(&head, &key.key.authenticate(&head))?;
     Ok(Done { last_seal: Some(head.seal_id), ..done })
 }
 
@@ -132,8 +133,7 @@ fn trusted(known: Option<(Head, Vec<u8>)>, waiting: &Waiting) -> Result<(Head, O
         };
         return Ok((head, Some(String::from("the head of the audit seals was removed"))));
     };
-    let authentic = keys::dek_to_open(&AUDIT_PROJECT, head.dek_version)
-        .and_then(|dek| Ok(dek.verify_audit(&head, &mac)?));
+    let authentic = keys::of(head.key_version).and_then(|key| Ok(key.verify(&head, &mac)?));
     let problem = match authentic {
         Err(error) if error.is_corrupted() => {
             Some(String::from("the head of the audit seals was changed"))
@@ -158,7 +158,7 @@ fn trusted(known: Option<(Head, Vec<u8>)>, waiting: &Waiting) -> Result<(Head, O
 fn chain(
     records: Vec<Record>,
     waiting: &Waiting,
-    key: &VersionedDek,
+    key: &Versioned,
     head: &mut Head,
     memory: &mut Memory,
 ) -> Result<()> {
@@ -196,11 +196,11 @@ fn chain(
             records: stored.len() as i32,
             digest: digest.finish(),
             month,
-            dek_version: key.dek_version,
+            key_version: key.key_version,
             ring: (waiting.ring, waiting.position as i64),
             sealed_at: now,
         };
-        let mac = key.dek.authenticate_audit(&seal);
+        let mac = key.key.authenticate(&seal);
         store::insert_seal(&seal, &mac)?;
         head.seal_id = seal.seal_id;
         head.seal_mac = mac;
@@ -226,11 +226,9 @@ fn system_record(event: &Event) -> Record {
 }
 
 /// Actions that somebody should hear of at once, beside every denial and failure.
-const CRITICAL: [&str; 9] = [
+const CRITICAL: [&str; 7] = [
     "seal",
-    "sealed",
     "unseal",
-    "unsealed",
     "audit_prune",
     "audit_tampered",
     "kek_mark_compromised",
@@ -238,18 +236,37 @@ const CRITICAL: [&str; 9] = [
     "root_key_rotate",
 ];
 
-/// Tells whoever listens to the channel `meshhook_secrets` what is critical.
-fn notify(records: &[Record]) -> Result<()> {
+/// Tells whoever listens to the channel `meshhook_secrets` what is critical. Everybody who can connect
+/// can listen: no names.
+fn notify<'a>(records: impl Iterator<Item = &'a Record>) -> Result<()> {
     /// A flood of denials must not become a flood of notifications.
     const MOST: usize = 20;
     let critical = |record: &&Record| {
         matches!(record.outcome, Outcome::Denied | Outcome::Error)
             || CRITICAL.contains(&record.action.as_str())
     };
-    for record in records.iter().filter(critical).take(MOST) {
-        let mut event = json(record);
-        event.insert(String::from("event"), Value::from("audit"));
-        jobs::notify(&Value::Object(event))?;
+    for record in records.filter(critical).take(MOST) {
+        let project = record.project_id.map(|id| pgrx::Uuid::from_bytes(id).to_string());
+        jobs::notify(&json!({
+            "event": "audit", "action": record.action, "outcome": record.outcome.as_str(),
+            "project_id": project, "kek_id": record.kek_id
+        }))?;
+    }
+    Ok(())
+}
+
+/// Tells of the server as a whole, once while this writer lives.
+fn tell_of_server(memory: &mut Memory) -> Result<()> {
+    /// What happened longer ago was told by the writer before this one.
+    const AGO: i64 = 5_000_000;
+    let since = *memory.told.get_or_insert_with(|| server::now() - AGO);
+    for event in ring::server_events(since) {
+        memory.told = Some(event.time);
+        let event = match event.action.get().as_str() {
+            "sealed" => json!({ "event": "sealed" }),
+            _ => json!({ "event": "unsealed" }),
+        };
+        jobs::notify(&event)?;
     }
     Ok(())
 }

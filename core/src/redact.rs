@@ -1,0 +1,30 @@
+//! What a log line may say when a secret value may be in it: literals and parameters are masked,
+//! everything else stays.
+//!
+//! [`lexer`] knows where PostgreSQL's literals begin and end; [`sql`] masks statements, [`text`] the
+//! free text around them (DETAIL, CONTEXT…), [`report`] auto_explain's and pgaudit's messages, and
+//! [`line`] a whole log line. [`names`] says which statements are concerned, [`taint`] finds known
+//! values in free text, [`denial`] recognises PostgreSQL's own refusals of our objects.
+//!
+//! Everything works on bytes: a log line may be in any of the server's encodings, in all of which
+//! ASCII bytes stand for themselves. In doubt it masks more, to the end of the text if need be.
+
+pub mod denial;
+pub mod lexer;
+pub mod line;
+pub mod names;
+pub mod report;
+pub mod sql;
+pub mod taint;
+pub mod text;
+
+/// What stands where something was.
+pub const MASK: &[u8] = b"***";
+
+/// An empty text with room for `length` bytes, and some more; `None` if memory is short. Texts may be
+/// as long as a statement, and running out of memory must not end the server.
+pub(crate) fn room(length: usize) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    text.try_reserve(length.saturating_add(64)).ok()?;
+    Some(text)
+}
