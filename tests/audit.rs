@@ -760,30 +760,51 @@ fn repeats_of_a_failure_are_counted_and_recorded_as_one() {
 #[test]
 fn repeats_are_recorded_by_themselves_when_their_minute_is_over() {
     let db = Cluster::shared().database();
-    let w = World::new(&db);
+    let mut w = World::new(&db);
     let mut stranger = db.user(Uuid::new_v4());
     let began = Instant::now();
     for _ in 0..7 {
         expect_error(stranger.query(GET, &[&w.project, &"TOKEN"]), "42501");
     }
-    // Nobody asks, and the writer has long gone to sleep.
     let mut superuser = db.superuser();
-    let mut times = || -> Vec<i32> {
-        let times =
-            "SELECT times FROM meshhook_secrets.audit_log WHERE outcome = 'denied' ORDER BY id";
-        superuser.query(times, &[]).unwrap().iter().map(|row| row.get(0)).collect()
-    };
+    let mut times = || denials(&mut superuser);
     eventually("the first is recorded", || times() == [1]);
-    let mut other = db.superuser();
-    eventually("the writer has left", || find_writer(&mut other).is_none());
+    // The writer has always something to do, and does not leave.
     while began.elapsed() < Duration::from_secs(58) {
         assert_eq!(times(), [1], "after {:?}", began.elapsed());
+        w.get();
         sleep(Duration::from_millis(500));
     }
-    eventually("the repeats are recorded", || times() == [1, 6]);
+    eventually("the repeats are recorded", || {
+        w.get();
+        times() == [1, 6]
+    });
     // The next one is a first one again.
     expect_error(stranger.query(GET, &[&w.project, &"TOKEN"]), "42501");
     eventually("it is recorded", || times() == [1, 6, 1]);
+}
+
+#[test]
+fn writer_that_leaves_records_the_repeats_first() {
+    let db = Cluster::shared().database();
+    let w = World::new(&db);
+    let mut stranger = db.user(Uuid::new_v4());
+    for _ in 0..7 {
+        expect_error(stranger.query(GET, &[&w.project, &"TOKEN"]), "42501");
+    }
+    let mut superuser = db.superuser();
+    eventually("the writer is there", || find_writer(&mut superuser).is_some());
+    // Nobody asks it to do anything.
+    eventually("the writer has left", || find_writer(&mut superuser).is_none());
+    assert_eq!(denials(&mut superuser), [1, 6]);
+    let pending = "SELECT count(*) FROM meshhook_secrets.audit_pending";
+    assert_eq!(superuser.query_one(pending, &[]).unwrap().get::<_, i64>(0), 0);
+}
+
+/// How many denials each record of denials stands for, as the table has it.
+fn denials(superuser: &mut Client) -> Vec<i32> {
+    let times = "SELECT times FROM meshhook_secrets.audit_log WHERE outcome = 'denied' ORDER BY id";
+    superuser.query(times, &[]).unwrap().iter().map(|row| row.get(0)).collect()
 }
 
 #[test]
@@ -950,7 +971,6 @@ fn search_refuses_bad_input() {
         ("page_size => NULL", "22004"),
         ("outcome => 'OK'", "22023"),
         ("outcome => ''", "22023"),
-        ("'00000000-0000-0000-0000-000000000000'", "22023"),
     ] {
         let search = format!("SELECT * FROM meshhook_secrets.audit_search({arguments})");
         let failure = expect_error(w.auditor.client.query(&search, &[]), sqlstate);
@@ -1192,6 +1212,7 @@ fn nobody_touches_a_row_directly() {
         ("audit_pending", "record"),
         ("audit_seals", "seal_id"),
         ("audit_head", "seal_id"),
+        ("audit_keys", "key_version"),
     ] {
         tables.push((format!("meshhook_secrets.{table}"), column));
     }
@@ -1240,12 +1261,15 @@ fn nobody_touches_a_row_directly() {
                     .batch_execute("ROLLBACK")
                     .unwrap_or_else(|error| panic!("{who}: after {attempt}: {error:?}"));
             }
-            // Whoever may begin to copy is refused when the rows come.
+            // Whoever may begin to copy is refused by the trigger; the driver may stumble over an error
+            // at that moment.
             if who == "spoiled" {
                 let mut spoiled = db.connect("spoiled");
                 let copy = format!("COPY {table} FROM STDIN");
                 let copied = spoiled.copy_in(&copy).and_then(|copy| copy.finish());
-                expect_error(copied, "42501");
+                let error = copied.expect_err(table);
+                let code = error.code().map(|code| code.code());
+                assert!(code.is_none_or(|code| code == "42501"), "{table}: {error:?}");
             }
         }
         let make = "SELECT meshhook_secrets.audit_make_partition(now())";
@@ -1534,10 +1558,13 @@ fn denials_failures_and_critical_operations_are_told_to_whoever_listens() {
     expect_error(db.user(mallory).query(GET, &[&w.project, &"TOKEN"]), "42501");
     let heard = hear(&mut ears, "secret_get");
     let wanted = json!({
-        "event": "audit", "action": "secret_get", "outcome": "denied", "sqlstate": "42501",
-        "project_id": w.project, "claimed_sub": mallory, "actor": "authenticator",
+        "event": "audit", "action": "secret_get", "outcome": "denied", "project_id": w.project,
     });
     assert_fields(&heard, &wanted);
+    // Everybody who can connect can listen: who it was and which secret is not told.
+    for hidden in ["TOKEN", &mallory.to_string(), "authenticat"] {
+        assert!(!heard.to_string().contains(hidden), "{heard}");
+    }
     expect_error(w.member.query(PUT, &[&w.project, &"1 bad", &"value"]), "22023");
     assert_fields(&hear(&mut ears, "secret_put"), &json!({"event": "audit", "outcome": "error"}));
     let mut superuser = db.superuser();
@@ -1550,7 +1577,7 @@ fn denials_failures_and_critical_operations_are_told_to_whoever_listens() {
         superuser.query(&format!("SELECT * FROM meshhook_secrets.{call}"), &[]).unwrap();
         if action != "seal" {
             let heard = hear(&mut ears, action);
-            assert_fields(&heard, &json!({"event": "audit", "outcome": "ok", "actor": "postgres"}));
+            assert_fields(&heard, &json!({"event": "audit", "outcome": "ok"}));
         }
     }
     superuser.query("SELECT meshhook_secrets.kek_generate()", &[]).unwrap();

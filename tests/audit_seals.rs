@@ -9,12 +9,11 @@ use meshhook_secrets_core::audit::Record;
 use postgres::{Client, Transaction};
 use serde_json::Value;
 use support::audit::{Auditor, Verified, make_role, verify};
-use support::{Cluster, Database, eventually, expect_error};
+use support::{Cluster, Database, KEY_A, KEY_B, eventually, expect_error};
 use uuid::Uuid;
 
 const PUT: &str = "SELECT version FROM meshhook_secrets.secret_put($1, $2, $3)";
 const GET: &str = "SELECT meshhook_secrets.secret_get($1, $2)";
-const NIL: &str = "00000000-0000-0000-0000-000000000000";
 /// Records of this month, this long ago, lie in another partition.
 const MONTH: i64 = 31 * 86_400_000_000;
 
@@ -319,32 +318,34 @@ fn wrong_and_missing_audit_keys_are_found() {
     let db = Cluster::shared().database();
     let mut w = World::new(&db);
     w.fill();
-    let other = db.project(w.alice);
-    w.member.query_one(PUT, &[&other, &"TOKEN", &"value"]).unwrap();
-    let keys = "meshhook_secrets.data_keys";
+    // The audit key of another database, wrapped by the same root key.
+    let other = db.cluster().database();
+    World::new(&other).fill();
+    let find = "SELECT encode(key_encrypted, 'hex') FROM meshhook_secrets.audit_keys";
+    let foreign: String = other.superuser().query_one(find, &[]).unwrap().get(0);
+    let keys = "meshhook_secrets.audit_keys";
     for tamper in [
-        // That of a project in its place.
+        format!("UPDATE {keys} SET key_encrypted = decode('{foreign}', 'hex')"),
         format!(
-            "UPDATE {keys} SET dek_encrypted = (SELECT dek_encrypted FROM {keys} WHERE project_id = '{other}')
-             WHERE project_id = '{NIL}'"
+            "UPDATE {keys} SET key_encrypted = set_byte(key_encrypted, 40, get_byte(key_encrypted, 40) # 1)"
         ),
-        format!(
-            "UPDATE {keys} SET dek_encrypted = set_byte(dek_encrypted, 40, get_byte(dek_encrypted, 40) # 1)
-             WHERE project_id = '{NIL}'"
-        ),
-        format!("DELETE FROM {keys} WHERE project_id = '{NIL}'"),
+        format!("UPDATE {keys} SET key_encrypted = ''"),
+        format!("UPDATE {keys} SET key_version = 2"),
+        format!("DELETE FROM {keys}"),
+        format!("TRUNCATE {keys}"),
     ] {
         let found = w.after(&[&tamper]).unwrap();
         assert_found(&found, &tamper, "does not authenticate");
         assert!(found.problems.len() as i64 >= found.seals.min(100), "{found:?}");
     }
     w.auditor.assert_good();
-    // Removed for good: everything goes on, and it shows.
-    w.superuser.batch_execute(&format!("DELETE FROM {keys} WHERE project_id = '{NIL}'")).unwrap();
+    // Removed for good: everything goes on with another key, and it shows.
+    w.superuser.batch_execute(&format!("DELETE FROM {keys}")).unwrap();
     w.get();
-    let found = w.auditor.search("action => 'secret_get'");
-    assert!(!found.is_empty());
-    assert!(!w.auditor.verify().ok);
+    assert!(!w.auditor.search("action => 'secret_get'").is_empty());
+    w.assert_tampered("after the audit key was removed");
+    let versions = "SELECT key_version::bigint FROM meshhook_secrets.audit_keys";
+    assert_eq!(w.ids(versions), [2]);
 }
 
 #[test]
@@ -577,72 +578,13 @@ fn partitions_made_at_run_time_are_as_closed_as_the_table() {
 // --- keys -------------------------------------------------------------------------------------------------
 
 #[test]
-fn the_nil_uuid_is_no_project() {
-    let db = Cluster::shared().database();
-    let mut w = World::new(&db);
-    w.fill();
-    let mut service = db.service();
-    for call in [
-        "secret_put($1, 'TOKEN', 'value')",
-        "secret_put_bytes($1, 'TOKEN', 'value')",
-        "secret_generate($1, 'TOKEN')",
-        "secret_rollback($1, 'TOKEN', 1)",
-        "secret_get($1, 'TOKEN')",
-        "secret_get_bytes($1, 'TOKEN')",
-        "secret_get_many($1)",
-        "secret_list($1)",
-        "secret_describe($1, 'TOKEN')",
-        "secret_versions($1, 'TOKEN')",
-        "secret_due($1)",
-        "secret_delete($1, 'TOKEN')",
-        "secret_undelete($1, 'TOKEN')",
-        "secret_purge($1, 'TOKEN', 'TOKEN')",
-        "secret_expire($1, 'TOKEN', NULL)",
-    ] {
-        let call = format!("SELECT * FROM meshhook_secrets.{call}");
-        expect_error(service.query(&call, &[&Uuid::nil()]), "22023").detail("nil UUID");
-    }
-    let mut admin = db.member_of("meshhook_secrets_kek_admin");
-    for call in ["seal($1)", "unseal($1)", "secret_reencrypt($1)"] {
-        let call = format!("SELECT * FROM meshhook_secrets.{call}");
-        expect_error(admin.query(&call, &[&Uuid::nil()]), "22023");
-    }
-    // A project of the host's with this id comes and goes without touching the log.
-    w.superuser
-        .batch_execute(&format!(
-            "INSERT INTO public.projects (id, owner) VALUES ('{NIL}', '{NIL}');
-             UPDATE public.projects SET id = '{}' WHERE id = '{NIL}';
-             INSERT INTO public.projects (id, owner) VALUES ('{NIL}', '{NIL}');
-             DELETE FROM public.projects WHERE id = '{NIL}';
-             INSERT INTO public.projects (id, owner) VALUES ('{NIL}', '{NIL}')",
-            Uuid::new_v4()
-        ))
-        .unwrap();
-    expect_error(service.query(PUT, &[&Uuid::nil(), &"TOKEN", &"value"]), "22023");
-    w.auditor.assert_good();
-    w.superuser.batch_execute("TRUNCATE public.projects CASCADE").unwrap();
-    w.auditor.assert_good();
-    let mine =
-        format!("SELECT count(*) FROM meshhook_secrets.data_keys WHERE project_id = '{NIL}'");
-    assert_eq!(w.ids(&mine), [1]);
-}
-
-#[test]
-fn the_chain_outlives_its_data_key_and_its_kek() {
+fn the_chain_outlives_every_project_and_every_kek() {
     let db = Cluster::shared().database();
     let mut w = World::new(&db);
     w.fill();
     let mut admin = db.member_of("meshhook_secrets_kek_admin");
-    let rotate = "SELECT meshhook_secrets.dek_rotate($1)";
-    for version in 2..=3 {
-        let made: i32 = admin.query_one(rotate, &[&Uuid::nil()]).unwrap().get(0);
-        assert_eq!(made, version);
-        w.fill();
-    }
-    let used = "SELECT DISTINCT dek_version::bigint FROM meshhook_secrets.audit_seals ORDER BY 1";
-    assert_eq!(w.ids(used), [1, 2, 3]);
-    w.auditor.assert_good();
     for kek_id in 1..=2 {
+        admin.query_one("SELECT meshhook_secrets.dek_rotate($1)", &[&w.project]).unwrap();
         admin.query_one("SELECT meshhook_secrets.kek_rotate()", &[]).unwrap();
         w.fill();
         let status = |w: &mut World| -> String {
@@ -654,13 +596,58 @@ fn the_chain_outlives_its_data_key_and_its_kek() {
         admin.query_one(&destroy, &[]).unwrap();
         eventually("the old KEK is destroyed", || status(&mut w) == "destroyed");
         w.fill();
-        let good = w.auditor.assert_good();
-        assert_eq!(good.unsealed, 0);
+        assert_eq!(w.auditor.assert_good().unsealed, 0);
     }
-    // What is changed under the oldest key is found as ever.
+    // What is changed under the oldest seal is found as ever.
     let change = "UPDATE meshhook_secrets.audit_log SET detail = 'x'
         WHERE id = (SELECT min(id) FROM meshhook_secrets.audit_log)";
     assert_found(&w.after(&[change]).unwrap(), "oldest", "were changed");
+    w.superuser.batch_execute("TRUNCATE public.projects CASCADE").unwrap();
+    w.auditor.search("");
+    assert_eq!(w.auditor.search("action => 'project_deleted'").len(), 1);
+    w.auditor.assert_good();
+}
+
+#[test]
+fn the_chain_outlives_its_root_key_once_that_is_rotated() {
+    let cluster = Cluster::builder().start();
+    let db = cluster.database();
+    let mut w = World::new(&db);
+    w.fill();
+    let needed = |w: &mut World| -> Vec<String> {
+        let needed = "SELECT root_key_id FROM meshhook_secrets.audit_keys";
+        w.superuser.query(needed, &[]).unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    let before = needed(&mut w);
+    cluster.write_root_key(&format!("{KEY_B}\n{KEY_A}"));
+    w.superuser.query("SELECT meshhook_secrets.unseal()", &[]).unwrap();
+    w.superuser.query("SELECT * FROM meshhook_secrets.root_key_rotate()", &[]).unwrap();
+    assert_ne!(needed(&mut w), before);
+    w.fill();
+    cluster.write_root_key(KEY_B);
+    cluster.restart();
+    let mut w =
+        World { auditor: db.auditor(), superuser: db.superuser(), member: db.user(w.alice), ..w };
+    w.fill();
+    assert_eq!(w.auditor.assert_good().unsealed, 0);
+    // Without the key that it needs, nothing is sealed, and nothing is lost.
+    cluster.write_root_key(KEY_A);
+    cluster.restart();
+    let mut w =
+        World { auditor: db.auditor(), superuser: db.superuser(), member: db.user(w.alice), ..w };
+    expect_error(w.member.query_one(GET, &[&w.project, &"TOKEN"]), "PT503");
+    let found = w.auditor.search("action => 'secret_get', outcome => 'error'");
+    assert!(found.iter().any(|it| it["id"].is_null()), "{found:#?}");
+    expect_error(
+        w.auditor.client.query("SELECT * FROM meshhook_secrets.audit_verify()", &[]),
+        "PT503",
+    );
+    cluster.write_root_key(KEY_B);
+    cluster.reload();
+    eventually("the secrets are open", || w.member.query_one(GET, &[&w.project, &"TOKEN"]).is_ok());
+    let found = w.auditor.search("action => 'secret_get', outcome => 'error'");
+    assert!(!found.is_empty() && found.iter().all(|it| it["id"].is_i64()), "{found:#?}");
+    w.auditor.assert_good();
 }
 
 // --- the world --------------------------------------------------------------------------------------------
@@ -858,7 +845,7 @@ fn digest(transaction: &mut Transaction<'_>) -> String {
     let digest = "SELECT md5(concat(
         (SELECT string_agg(l::text, ',' ORDER BY id, time) FROM meshhook_secrets.audit_log l),
         (SELECT string_agg(s::text, ',' ORDER BY seal_id) FROM meshhook_secrets.audit_seals s),
-        (SELECT string_agg(d::text, ',' ORDER BY dek_version) FROM meshhook_secrets.data_keys d),
+        (SELECT string_agg(k::text, ',' ORDER BY key_version) FROM meshhook_secrets.audit_keys k),
         (SELECT string_agg(h::text, ',') FROM meshhook_secrets.audit_head h)))";
     transaction.query_one(digest, &[]).unwrap().get(0)
 }
