@@ -17,6 +17,7 @@
 //! when the test process is, however that ended.
 
 mod account;
+pub mod audit;
 mod builder;
 mod cluster;
 mod config;
