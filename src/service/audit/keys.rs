@@ -15,6 +15,8 @@ use meshhook_secrets_core::{identity::AuditKeyIdentity, key::AuditKey};
 pub struct Versioned {
     pub key_version: i32,
     pub key: AuditKey,
+    /// It was made just now.
+    pub is_new: bool,
 }
 
 /// The newest audit key, to seal with.
@@ -22,7 +24,8 @@ pub fn current() -> Result<Versioned> {
     keyring::require_open()?;
     loop {
         if let Some(stored) = audit_keys::all()?.into_iter().max_by_key(|key| key.key_version) {
-            return Ok(Versioned { key_version: stored.key_version, key: unwrap(&stored)? });
+            let (key_version, key) = (stored.key_version, unwrap(&stored)?);
+            return Ok(Versioned { key_version, key, is_new: false });
         }
         // Where seals remember one that is gone, it stays gone.
         let head = store::head(false)?.map_or(0, |(head, _)| head.key_version);
@@ -31,7 +34,7 @@ pub fn current() -> Result<Versioned> {
         let key = AuditKey::generate()?;
         let (root_key_id, encrypted) = wrap(key_version, &key)?;
         if audit_keys::insert(key_version, &encrypted, &root_key_id)? {
-            return Ok(Versioned { key_version, key });
+            return Ok(Versioned { key_version, key, is_new: true });
         }
     }
 }
@@ -41,6 +44,11 @@ pub fn of(key_version: i32) -> Result<AuditKey> {
     let mut keys = audit_keys::all()?.into_iter();
     let stored = keys.find(|key| key.key_version == key_version).ok_or_else(Error::corrupted)?;
     unwrap(&stored)
+}
+
+/// Whether there is any: then there is a log, too.
+pub fn exist() -> Result<bool> {
+    Ok(!audit_keys::all()?.is_empty())
 }
 
 /// Wraps every audit key with the current root key, and checks each.

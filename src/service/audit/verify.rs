@@ -85,7 +85,7 @@ pub fn verify(from: Option<i64>, to: Option<i64>) -> Result<Verified> {
                     head.seal_id
                 ));
             }
-            None if last.is_some() => {
+            None if last.is_some() || audit_keys::exist()? => {
                 verified.problem(String::from("the head of the seals is missing"));
             }
             _ => {}

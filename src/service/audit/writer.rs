@@ -89,8 +89,9 @@ fn set_aside(waiting: Waiting) -> Result<Done> {
 fn seal(queue: usize, waiting: Waiting, memory: &mut Memory) -> Result<Done> {
     let taken = waiting.records.len();
     // All that can be refused is asked for before anything is taken.
-    let ready = keys::current().and_then(|key| Ok((key, trusted(store::head(true)?, &waiting)?)));
-    let (key, (mut head, problem)) = match ready {
+    let ready = keys::current()
+        .and_then(|key| Ok((trusted(store::head(true)?, &waiting, key.is_new)?, key)));
+    let ((mut head, problem), key) = match ready {
         Err(Error::Refused(refusal)) => {
             if !std::mem::replace(&mut memory.complained, true) {
                 let cause = refusal.detail.as_deref().unwrap_or(refusal.message);
@@ -124,7 +125,7 @@ fn seal(queue: usize, waiting: Waiting, memory: &mut Memory) -> Result<Done> {
     notify(problem.iter())?;
     records.extend(problem);
     let done = Done { position: waiting.position, last_seal: None, more, records: taken };
-    if records.is_empty() {
+    if records.is_empty() && !key.is_new {
         return Ok(done);
     }
     head.server_event = events.last().map(|event| event.time).or(head.server_event);
@@ -144,12 +145,19 @@ fn seal(queue: usize, waiting: Waiting, memory: &mut Memory) -> Result<Done> {
 
 /// The head as it is to be continued. If it or the last seal was tampered with, the chain goes on where
 /// the best witness says that it was, so that the gap shows.
-fn trusted(known: Option<(Head, Vec<u8>)>, waiting: &Waiting) -> Result<(Head, Option<String>)> {
+fn trusted(
+    known: Option<(Head, Vec<u8>)>,
+    waiting: &Waiting,
+    is_new: bool,
+) -> Result<(Head, Option<String>)> {
     let last = store::last_seal()?;
     let last_id = last.as_ref().map_or(0, |last| last.seal.seal_id);
     let Some((head, mac)) = known else {
         let Some(last) = last else {
-            return Ok((Head::default(), None));
+            // Where there is a key, there was a head.
+            let was = Head { seal_id: waiting.last_seal, ..Head::default() };
+            let emptied = !is_new || waiting.last_seal > 0;
+            return Ok((was, emptied.then(|| String::from("the audit log was emptied"))));
         };
         let head = Head {
             seal_id: last.seal.seal_id,
