@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::scope;
 
-use meshhook_secrets_core::audit::Record;
+use meshhook_secrets_core::audit::{Outcome, Record};
 use postgres::{Client, Transaction};
 use serde_json::Value;
 use support::audit::{Auditor, Verified, make_role, verify};
@@ -442,6 +442,44 @@ fn months_that_are_over_are_pruned_and_the_rest_verifies() {
     w.old_records(4, 2);
     assert_eq!(w.auditor.search("name => 'OLD'").len(), 8);
     w.auditor.assert_good();
+}
+
+#[test]
+fn a_chain_whose_beginning_was_pruned_verifies_from_where_it_begins_now() {
+    let db = Cluster::shared().empty_database();
+    let mut superuser = db.superuser();
+    // Records of three past months before any other: the first seals are theirs.
+    let now = "SELECT (extract(epoch FROM now() - timestamptz '2000-01-01 00:00:00+00')
+        * 1000000)::bigint";
+    let now: i64 = superuser.query_one(now, &[]).unwrap().get(0);
+    let mut transaction = superuser.transaction().unwrap();
+    transaction.batch_execute("CREATE EXTENSION meshhook_secrets").unwrap();
+    for age in [70, 100, 130] {
+        let time = now - age * 86_400_000_000;
+        let old = Record::new(time, "secret_get", Outcome::Ok, "somebody").encode();
+        let insert = "INSERT INTO meshhook_secrets.audit_pending (record) VALUES ($1)";
+        transaction.execute(insert, &[&old]).unwrap();
+    }
+    transaction.commit().unwrap();
+    let mut auditor = db.auditor();
+    assert_eq!(auditor.search("actor => 'somebody'").len(), 3);
+    let before = auditor.assert_good();
+    let prune = "SELECT * FROM meshhook_secrets.audit_prune(now() - interval '36 days')";
+    assert_eq!(auditor.client.query(prune, &[]).unwrap().len(), 3);
+    auditor.search("");
+    let after = auditor.assert_good();
+    assert!(after.first_seal > before.first_seal, "{before:?} {after:?}");
+    let seals = "SELECT count(*) FROM meshhook_secrets.audit_seals WHERE seal_id <= $1";
+    let left: i64 = superuser.query_one(seals, &[&before.first_seal]).unwrap().get(0);
+    assert_eq!(left, 0, "seals of pruned months");
+    // Whoever cuts off more than was pruned is found.
+    let mut transaction = superuser.transaction().unwrap();
+    let cut = "WITH first AS (SELECT min(seal_id) AS id FROM meshhook_secrets.audit_seals),
+            log AS (DELETE FROM meshhook_secrets.audit_log USING first
+                WHERE audit_log.id <= first.id)
+        DELETE FROM meshhook_secrets.audit_seals USING first WHERE seal_id = first.id";
+    transaction.batch_execute(cut).unwrap();
+    assert_found(&verify(&mut transaction, ""), "cut off", "is missing");
 }
 
 #[test]
