@@ -525,7 +525,7 @@ fn time(found: &Found, row: usize, column: i32) -> Option<Timestamp> {
     found.get::<TimestampWithTimeZone>(row, column).map(i64::from)
 }
 
-/// 32 bytes; zeros, which authenticate nothing, if there are more or fewer.
+/// 32 bytes; if there are more or fewer, others that authenticate nothing.
 fn hash(found: &Found, row: usize, column: i32) -> [u8; 32] {
-    found.get::<Vec<u8>>(row, column).unwrap_or_default().try_into().unwrap_or_default()
+    found.get::<Vec<u8>>(row, column).unwrap_or_default().try_into().unwrap_or([0xff; 32])
 }

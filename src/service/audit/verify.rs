@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    pg::server,
+    pg::{server, spi::LatestState},
     shmem::audit as ring,
     store::{
         Timestamp,
@@ -52,6 +52,9 @@ impl Verified {
 /// Checks the seals from `from` to `to`, or all of them.
 pub fn verify(from: Option<i64>, to: Option<i64>) -> Result<Verified> {
     require_whole_log()?;
+    // In this order: what the writer had made by then is in the state that is looked at.
+    let known = ring::last_seal(server::database());
+    let _state = LatestState::begin();
     let mut verified = Verified { unsealed: store::count_pending()?, ..Verified::default() };
     let mut keys = Keys(HashMap::new());
     let head = head(&mut keys, &mut verified)?;
@@ -69,7 +72,6 @@ pub fn verify(from: Option<i64>, to: Option<i64>) -> Result<Verified> {
         (Some(_), _) => None,
     };
     let last = chain(range.clone(), expected, head.as_ref(), &mut keys, &mut verified)?;
-    let known = ring::last_seal(server::database());
     if to.is_none() && known > head.as_ref().map_or(0, |head| head.seal_id) {
         verified.problem(format!("an older state was put back: seal {known} was the last"));
     }

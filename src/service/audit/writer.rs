@@ -135,10 +135,8 @@ fn seal(queue: usize, waiting: Waiting, memory: &mut Memory) -> Result<Done> {
     if ring::is_witness_due(queue, server::now()) {
         // Logs that are shipped elsewhere bear witness of what the chain was.
         let mac: String = head.seal_mac.iter().map(|byte| format!("{byte:02x}")).collect();
-        raise::log_for_sure(&format!(
-            "meshhook_secrets audit: seal {} has MAC {mac}",
-            head.seal_id
-        ));
+        let seal = json!({ "seal_id": head.seal_id, "mac": mac });
+        raise::log_for_sure(&format!("meshhook_secrets audit seal: {seal}"));
     }
     Ok(Done { last_seal: Some(head.seal_id), ..done })
 }
@@ -185,8 +183,13 @@ fn trusted(
         return Ok((head, Some(problem)));
     }
     let expected = if last_id == 0 { head.anchor_id } else { last_id };
-    let problem = (expected != head.seal_id)
-        .then(|| format!("audit seal {} is the last instead of {}", expected, head.seal_id));
+    let problem = if expected != head.seal_id {
+        Some(format!("audit seal {} is the last instead of {}", expected, head.seal_id))
+    } else if last_id != 0 && last_mac != head.seal_mac {
+        Some(format!("audit seal {last_id} was changed"))
+    } else {
+        None
+    };
     Ok((head, problem))
 }
 
