@@ -745,6 +745,10 @@ fn server(libraries: &str) -> Cluster {
     ] {
         builder = builder.setting(name, value);
     }
+    // In another language than English, if the server has it.
+    if let Ok(language) = std::env::var("TEST_LC_MESSAGES") {
+        builder = builder.setting("lc_messages", &language);
+    }
     if Path::new(&support::Prefix::get().modules()).join("pgaudit.so").exists() {
         builder.start()
     } else {
