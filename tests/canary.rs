@@ -718,7 +718,8 @@ fn server(libraries: &str) -> Cluster {
         )
         .setting("shared_buffers", "2MB")
         .setting("max_connections", "20")
-        .setting("wal_level", "logical");
+        .setting("wal_level", "logical")
+        .setting("wal_keep_size", "1GB");
     for (name, value) in [
         ("logging_collector", "on"),
         ("log_destination", "stderr,csvlog,jsonlog"),
