@@ -718,7 +718,8 @@ fn server(libraries: &str) -> Cluster {
         )
         .setting("shared_buffers", "2MB")
         .setting("max_connections", "20")
-        .setting("wal_level", "logical");
+        .setting("wal_level", "logical")
+        .setting("wal_keep_size", "1GB");
     for (name, value) in [
         ("logging_collector", "on"),
         ("log_destination", "stderr,csvlog,jsonlog"),
@@ -744,6 +745,10 @@ fn server(libraries: &str) -> Cluster {
         ("pg_stat_statements.track_planning", "on"),
     ] {
         builder = builder.setting(name, value);
+    }
+    // In another language than English, if the server has it.
+    if let Ok(language) = std::env::var("TEST_LC_MESSAGES") {
+        builder = builder.setting("lc_messages", &language);
     }
     if Path::new(&support::Prefix::get().modules()).join("pgaudit.so").exists() {
         builder.start()
