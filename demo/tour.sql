@@ -119,3 +119,18 @@ SELECT meshhook_secrets.secret_get(:'shop', 'STRIPE_KEY');
 \ir refused.sql
 SELECT meshhook_secrets.unseal() \g /dev/null
 SELECT meshhook_secrets.secret_get(:'shop', 'STRIPE_KEY');
+
+\echo
+\echo '--- 10. Who did all that: nobody reads unseen, and nobody changes the record unnoticed'
+SELECT to_char(time, 'HH24:MI:SS') AS at, action, outcome, name, version, purpose, actor_role, left(claimed_sub, 8) AS claims_to_be, times
+  FROM meshhook_secrets.audit_search(page_size => 15);
+SELECT ok, records > 20 AS many_records, unsealed FROM meshhook_secrets.audit_verify();
+BEGIN;
+UPDATE meshhook_secrets.audit_log SET claimed_sub = NULL WHERE action = 'secret_get' AND outcome = 'denied';
+SELECT ok, problems[1] FROM meshhook_secrets.audit_verify();
+ROLLBACK;
+
+\echo
+\echo '--- 11. How things are'
+SELECT state, cause FROM meshhook_secrets.health();
+SELECT severity, finding, remedy FROM meshhook_secrets.doctor() WHERE severity <> 'info';

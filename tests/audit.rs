@@ -475,6 +475,46 @@ fn reveal_refused_by_row_level_security_leaves_its_record() {
 }
 
 #[test]
+fn calls_that_postgresql_itself_refuses_are_recorded_too() {
+    let db = Cluster::shared().database();
+    let mut w = World::new(&db);
+    // A function that the role was not granted: three times, of which two are counted.
+    for _ in 0..3 {
+        expect_error(w.member.query("SELECT * FROM meshhook_secrets.kek_status()", &[]), "42501");
+    }
+    let found = w.auditor.one("action => 'kek_status', outcome => 'denied'");
+    let wanted = json!({
+        "sqlstate": "42501", "times": 1, "actor": "authenticator", "actor_role": "authenticated",
+        "claimed_sub": w.alice, "claimed_role": "authenticated", "project_id": null, "name": null,
+    });
+    assert_fields(&found, &wanted);
+    // A schema that the role may not even use; with bind parameters, and by a path without the schema.
+    let mut anon = db.anon();
+    expect_error(anon.query(GET, &[&w.project, &"TOKEN"]), "42501");
+    let found = w.auditor.one("action => 'secret_get', outcome => 'denied', actor => 'anon'");
+    assert_fields(&found, &json!({ "sqlstate": "42501", "actor": "authenticator" }));
+    w.member.batch_execute("SET search_path = meshhook_secrets").unwrap();
+    expect_error(w.member.query("SELECT kek_rotate()", &[]), "42501");
+    w.auditor.one("action => 'kek_rotate', outcome => 'denied'");
+    // Tables, partitions of the log included, and direct changes.
+    for (table, action) in [("secret_versions", "secret_versions"), ("audit_log", "audit_log")] {
+        let sql = format!("SELECT * FROM meshhook_secrets.{table}");
+        expect_error(w.member.query(&sql, &[]), "42501");
+        w.auditor.one(&format!("action => '{action}', outcome => 'denied'"));
+    }
+    let insert = "INSERT INTO meshhook_secrets.project_secrets (project_id) VALUES ($1)";
+    expect_error(w.member.execute(insert, &[&w.project]), "42501");
+    w.auditor.one("action => 'direct_change', outcome => 'denied'");
+    // Others' objects, and others' texts that merely mention ours, are none of our business.
+    let before = w.auditor.search("outcome => 'denied'").len();
+    expect_error(w.member.query("SELECT * FROM pg_catalog.pg_authid", &[]), "42501");
+    let comment = "SELECT 'meshhook_secrets.secret_get' FROM pg_catalog.pg_authid";
+    expect_error(w.member.query(comment, &[]), "42501");
+    assert_eq!(w.auditor.search("outcome => 'denied'").len(), before);
+    w.auditor.assert_good();
+}
+
+#[test]
 fn forged_claim_is_recorded_as_a_claim_beside_who_really_connected() {
     let db = Cluster::shared().database();
     let mut w = World::new(&db);

@@ -429,8 +429,8 @@ fn what_a_stop_cannot_write_to_the_table_is_in_the_server_log() {
     let cluster = own();
     let db = cluster.database();
     let mut readers = Readers::new(&db);
+    readers.connect("wait", 5000).must_get(); // so that there is a partition
     let mut reader = readers.connect("nowait", 5000);
-    reader.must_get();
     let break_it =
         format!("ALTER TABLE {} ADD CONSTRAINT never CHECK (false) NOT VALID", partition(&db));
     db.superuser().batch_execute(&break_it).unwrap();

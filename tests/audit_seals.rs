@@ -71,7 +71,7 @@ fn every_changed_column_of_a_seal_and_of_the_head_is_found() {
         }
     }
     let columns = w.columns("audit_head");
-    assert_eq!(columns.len(), 9, "{columns:?}");
+    assert_eq!(columns.len(), 10, "{columns:?}");
     for (column, kind) in columns.iter().filter(|(column, _)| column != "one") {
         for change in changes(column, kind) {
             let change = format!("UPDATE meshhook_secrets.audit_head SET {column} = {change}");

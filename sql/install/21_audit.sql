@@ -25,6 +25,10 @@ CREATE TABLE meshhook_secrets.audit_log (
 ) PARTITION BY RANGE (time);
 -- Keys and indexes are on each partition (audit_make_partition): pg_dump attaches the partitions before it
 -- makes their indexes, and could not if they came from here.
+-- The first partition changes the row of the parent in pg_class; from then on none does, and no GRANT ON ALL
+-- TABLES collides with the writer's making one.
+CREATE TABLE meshhook_secrets.audit_log_first PARTITION OF meshhook_secrets.audit_log FOR VALUES FROM ('2000-01-01') TO ('2000-01-02');
+DROP TABLE meshhook_secrets.audit_log_first;
 COMMENT ON TABLE meshhook_secrets.audit_log IS 'Who did what when; never a value. A partition for each month (UTC), made by the writer. Read it with audit_search.';
 COMMENT ON COLUMN meshhook_secrets.audit_log.id IS 'Grows in the order of writing: microseconds since 2000-01-01 when it was sealed, or more.';
 COMMENT ON COLUMN meshhook_secrets.audit_log.actor IS 'The user who connected, or system.';

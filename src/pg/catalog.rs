@@ -10,6 +10,12 @@ pub fn extension_is_installed() -> bool {
     unsafe { pg_sys::get_extension_oid(c"meshhook_secrets".as_ptr(), true) != Oid::INVALID }
 }
 
+/// The OID of our extension in this database, which names this installation of it; 0 if there is none.
+pub fn installation() -> u32 {
+    // SAFETY: missing_ok.
+    unsafe { pg_sys::get_extension_oid(c"meshhook_secrets".as_ptr(), true) }.to_u32()
+}
+
 /// As [`extension_is_installed`]; if it is, it stays so until the transaction ends.
 pub fn extension_stays_installed() -> bool {
     // SAFETY: missing_ok; the lock is the one that DROP EXTENSION takes in exclusive mode. Whoever waited

@@ -426,10 +426,14 @@ pub struct Waiting {
 }
 
 /// Up to `limit` records that wait; whoever asks for something from now on is not answered by them.
-pub fn waiting(queue: usize, limit: u64) -> Waiting {
+pub fn waiting(queue: usize, limit: u64, installation: u32) -> Waiting {
     write(|state, ring| {
         state.desks[queue].taken = state.desks[queue].asked;
-        let queue = &ring.queues[queue];
+        let queue = &mut ring.queues[queue];
+        if queue.installation != installation {
+            queue.installation = installation;
+            queue.last_seal = 0;
+        }
         let from = queue.durable.load(Ordering::Acquire);
         let position = queue.head.min(from + limit);
         Waiting {
@@ -586,13 +590,15 @@ fn empty(queue: &mut Queue) -> Vec<Vec<u8>> {
 // --- Who asks how things are ----------------------------------------------------------------------------
 
 /// The last seal that was made in a database since the server started; 0 if none is known.
-pub fn last_seal(database: u32) -> i64 {
+pub fn last_seal(database: u32, installation: u32) -> i64 {
     if !exists() {
         return 0;
     }
     read(|_, ring| {
-        let queue = ring.queues.iter().find(|queue| queue.database == database);
-        queue.map_or(0, |queue| queue.last_seal)
+        let mut queues = ring.queues.iter();
+        let same =
+            |queue: &&Queue| queue.database == database && queue.installation == installation;
+        queues.find(same).map_or(0, |queue| queue.last_seal)
     })
 }
 

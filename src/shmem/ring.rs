@@ -43,6 +43,8 @@ pub struct Queue {
     pub durable: AtomicU64,
     /// Records that there was no room for.
     pub lost: u64,
+    /// The installation of the extension that `last_seal` is of, by its OID.
+    pub installation: u32,
     /// The last seal that was made.
     pub last_seal: i64,
     /// When a seal was last shown in the server log.

@@ -159,7 +159,7 @@ fn batch(queue: usize, memory: &mut Memory) -> Result<Option<Done>> {
 
 /// What nobody can write any more goes to the server log.
 fn give_up(queue: usize) -> Result<()> {
-    let waiting = ring::waiting(queue, ring::ROOM);
+    let waiting = ring::waiting(queue, ring::ROOM, 0);
     log_lost(&waiting.records);
     ring::complete(queue, waiting.position, None, false);
     Ok(())

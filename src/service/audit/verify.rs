@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    pg::{server, spi::LatestState},
+    pg::{catalog, server, spi::LatestState},
     shmem::audit as ring,
     store::{
         Timestamp,
@@ -53,7 +53,7 @@ impl Verified {
 pub fn verify(from: Option<i64>, to: Option<i64>) -> Result<Verified> {
     require_whole_log()?;
     // In this order: what the writer had made by then is in the state that is looked at.
-    let known = ring::last_seal(server::database());
+    let known = ring::last_seal(server::database(), catalog::installation());
     let _state = LatestState::begin();
     let mut verified = Verified { unsealed: store::count_pending()?, ..Verified::default() };
     let mut keys = Keys(HashMap::new());

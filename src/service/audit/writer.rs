@@ -5,7 +5,7 @@
 use super::keys::{self, Versioned};
 use crate::{
     error::{Error, Result},
-    pg::{raise, server},
+    pg::{catalog, raise, server},
     shmem::{
         audit::{self as ring, Event, Waiting},
         keyring,
@@ -51,7 +51,7 @@ pub struct Memory {
 
 /// Writes a batch; to be called in a transaction of its own.
 pub fn batch(queue: usize, memory: &mut Memory) -> Result<Done> {
-    let mut waiting = ring::waiting(queue, BATCH);
+    let mut waiting = ring::waiting(queue, BATCH, catalog::installation());
     if !memory.resumed {
         skip_written(queue, &mut waiting)?;
         memory.resumed = true;
@@ -66,7 +66,7 @@ fn skip_written(queue: usize, waiting: &mut Waiting) -> Result<()> {
     let first = waiting.position - waiting.records.len() as u64;
     if written > first {
         ring::complete(queue, written, None, true);
-        *waiting = ring::waiting(queue, BATCH);
+        *waiting = ring::waiting(queue, BATCH, catalog::installation());
     }
     Ok(())
 }
