@@ -173,7 +173,8 @@ fn every_column_is_either_authenticated_or_open_by_design() {
         .query(
             "SELECT c.relname::text, a.attname::text FROM pg_class c
              JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-             WHERE c.relnamespace = 'meshhook_secrets'::regnamespace AND c.relkind IN ('r', 'p')",
+             WHERE c.relnamespace = 'meshhook_secrets'::regnamespace AND c.relkind IN ('r', 'p')
+             AND c.relname NOT LIKE 'audit%' -- tests/audit_seals.rs",
             &[],
         )
         .unwrap();
