@@ -35,8 +35,10 @@ static AUDIT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 #[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
 pub enum AuditMode {
     /// Committed.
+    #[name = c"wait"]
     Wait,
     /// In shared memory, which survives everything but the loss of the host.
+    #[name = c"nowait"]
     Nowait,
 }
 

@@ -549,10 +549,20 @@ fn doctor_finds_changed_objects_and_its_remedies_work() {
 }
 
 #[test]
+fn doctor_finds_a_sealed_project_and_its_remedy_works() {
+    let mut w = World::new(Cluster::shared());
+    let project = w.project();
+    w.su(&format!("SELECT meshhook_secrets.seal('{project}')"));
+    let found = w.one("degraded", "One project is sealed").unwrap();
+    w.apply(&found);
+    w.gone("degraded", "");
+}
+
+#[test]
 fn doctor_finds_the_state_of_keys_and_its_remedies_work() {
     let cluster = by_hand().setting("meshhook_secrets.audit", "off").start();
     let mut w = World::new(&cluster);
-    let project = w.project();
+    w.project();
     w.play(&[Case("critical", "sealed", "An operator", &["SELECT meshhook_secrets.seal()"])]);
     cluster.write_root_key(KEY_B);
     w.su("SELECT meshhook_secrets.unseal()");
@@ -578,10 +588,6 @@ fn doctor_finds_the_state_of_keys_and_its_remedies_work() {
     w.gone("previous_root_key", "");
 
     // The life of KEKs.
-    w.su(&format!("SELECT meshhook_secrets.seal('{project}')"));
-    let found = w.one("degraded", "One project is sealed").unwrap();
-    w.apply(&found);
-    w.gone("degraded", "");
     w.su("UPDATE meshhook_secrets.kek_storage SET created_at = now() - interval '500 days'");
     let found = w.one("kek_old", "500 days").unwrap();
     w.apply(&found);

@@ -42,6 +42,8 @@ CREATE TABLE meshhook_secrets.audit_pending (
   ring_position bigint,
   record        bytea NOT NULL
 );
+-- Rows stay for milliseconds: what they leave behind is to be cleaned up before it is much.
+ALTER TABLE meshhook_secrets.audit_pending SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 COMMENT ON TABLE meshhook_secrets.audit_pending IS 'Records that are not sealed yet: of changes, written in their own transaction, until the writer takes them over; while the server is sealed, all.';
 
 CREATE TABLE meshhook_secrets.audit_seals (

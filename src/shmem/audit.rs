@@ -423,12 +423,16 @@ pub struct Waiting {
     pub records: Vec<Vec<u8>>,
     /// The last seal that was made here since the server started.
     pub last_seal: i64,
+    /// Somebody asked to look at what is not in the ring.
+    pub asked: bool,
 }
 
 /// Up to `limit` records that wait; whoever asks for something from now on is not answered by them.
 pub fn waiting(queue: usize, limit: u64, installation: u32) -> Waiting {
     write(|state, ring| {
-        state.desks[queue].taken = state.desks[queue].asked;
+        let desk = &mut state.desks[queue];
+        desk.taken = desk.asked;
+        let asked = desk.asked != desk.answered;
         let queue = &mut ring.queues[queue];
         if queue.installation != installation {
             queue.installation = installation;
@@ -441,6 +445,7 @@ pub fn waiting(queue: usize, limit: u64, installation: u32) -> Waiting {
             position,
             records: (from..position).map(|at| queue.at(at).to_vec()).collect(),
             last_seal: queue.last_seal,
+            asked,
         }
     })
 }

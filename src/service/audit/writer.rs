@@ -107,7 +107,8 @@ fn seal(queue: usize, waiting: Waiting, memory: &mut Memory) -> Result<Done> {
         }
         other => other?,
     };
-    let pending = store::take_pending(BATCH as i64)?;
+    // Not at every batch of reveals: after many changes there are many dead rows to go through.
+    let pending = if waiting.asked { store::take_pending(BATCH as i64)? } else { Vec::new() };
     let more = pending.len() as u64 == BATCH || waiting.records.len() as u64 == BATCH;
     // What came through the ring while the server was sealed was told of then.
     let (told, new): (Vec<_>, Vec<_>) = pending.into_iter().partition(|pending| pending.from_ring);
