@@ -4,7 +4,7 @@ CREATE TABLE meshhook_secrets.audit_log (
   id               bigint NOT NULL,
   time             timestamptz NOT NULL,
   action           text NOT NULL,
-  outcome          text NOT NULL CHECK (outcome IN ('ok', 'denied', 'not_found', 'error')),
+  outcome          text NOT NULL,
   sqlstate         text,
   project_id       uuid,
   secret_id        uuid,
@@ -31,6 +31,7 @@ CREATE TABLE meshhook_secrets.audit_log_first PARTITION OF meshhook_secrets.audi
 DROP TABLE meshhook_secrets.audit_log_first;
 COMMENT ON TABLE meshhook_secrets.audit_log IS 'Who did what when; never a value. A partition for each month (UTC), made by the writer. Read it with audit_search.';
 COMMENT ON COLUMN meshhook_secrets.audit_log.id IS 'Grows in the order of writing: microseconds since 2000-01-01 when it was sealed, or more.';
+COMMENT ON COLUMN meshhook_secrets.audit_log.outcome IS 'ok, denied, not_found or error.';
 COMMENT ON COLUMN meshhook_secrets.audit_log.actor IS 'The user who connected, or system.';
 COMMENT ON COLUMN meshhook_secrets.audit_log.actor_role IS 'The role whose rights counted.';
 COMMENT ON COLUMN meshhook_secrets.audit_log.claimed_sub IS 'sub of the JWT as the session claimed it: any SQL session can claim anything.';

@@ -34,7 +34,7 @@ CREATE FUNCTION meshhook_secrets.audit_prune(
 REVOKE ALL ON FUNCTION meshhook_secrets.audit_prune(timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION meshhook_secrets.audit_prune(timestamptz) TO meshhook_secrets_auditor;
 COMMENT ON FUNCTION meshhook_secrets.audit_prune(timestamptz) IS
-  'Removes the months that lie whole before this time (UTC), at the earliest until the start of the current month; what is left still verifies. Is itself recorded. Run it alone, in a transaction that ends at once: audit records wait for it. Needs BYPASSRLS. Errors: 42501, 22023 the time is in the future, 25006 read-only, PT503 sealed.';
+  'Removes the months that lie whole before this time (UTC), at the earliest until the start of the current month; what is left still verifies. Is itself recorded. Run it alone, in a transaction that ends at once: audit records wait for it. Needs BYPASSRLS. Errors: 42501, 22023 the time is in the future, PT409 the log is being read, XX001 seals to be removed do not authenticate, 25006 read-only, PT503 sealed.';
 
 -- For the writer, which runs it as the owner: the partition for a time, with the same protection as
 -- every table of ours. Roles that default privileges would let in get nothing.
@@ -50,7 +50,7 @@ DECLARE
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_class c WHERE c.relname = partition AND c.relnamespace = 'meshhook_secrets'::regnamespace) THEN
     EXECUTE format('CREATE TABLE meshhook_secrets.%I PARTITION OF meshhook_secrets.audit_log FOR VALUES FROM (%L) TO (%L)',
-      partition, month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME ZONE 'UTC');
+      partition, to_char(month, 'YYYY-MM-DD') || ' 00:00:00+00', to_char(month + interval '1 month', 'YYYY-MM-DD') || ' 00:00:00+00');
     EXECUTE format('ALTER TABLE meshhook_secrets.%I ADD PRIMARY KEY (id, "time")', partition);
     EXECUTE format('CREATE INDEX ON meshhook_secrets.%I (project_id, id)', partition);
     FOR stranger IN

@@ -96,6 +96,14 @@ pub fn lock_against_writers(table: &str) -> Result<()> {
     Ok(())
 }
 
+/// Locks a table against everybody until the transaction ends, if that is possible at once.
+pub fn seize(table: pg_sys::Oid) -> bool {
+    // SAFETY: a relation, or one that was just dropped.
+    unsafe {
+        pg_sys::ConditionalLockRelationOid(table, pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE)
+    }
+}
+
 /// Calls `each` for the rows of `table` that match all `keys`, which must be a prefix of `index`;
 /// with no index, for all rows.
 pub fn rows<T>(

@@ -97,7 +97,7 @@ pub fn verify() -> Result<Vec<Verified>> {
             key.problem = Some(format!("KEK {} does not authenticate", stored.kek_id));
         }
     }
-    for stored in audit_keys::all()? {
+    for stored in audit_keys::all(Sees::Statement)? {
         let known = keys.iter().position(|key| key.root_key_id == stored.root_key_id);
         let position = known.unwrap_or_else(|| {
             let root_key_id = stored.root_key_id.clone();

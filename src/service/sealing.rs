@@ -84,7 +84,7 @@ pub fn root_keys() -> Result<Vec<RootKeyInfo>> {
             }),
         }
     }
-    for stored in audit_keys::all()? {
+    for stored in audit_keys::all(Sees::Statement)? {
         if keys.iter().all(|key| key.id != stored.root_key_id) {
             let id = stored.root_key_id;
             keys.push(RootKeyInfo { id, is_current: false, is_loaded: false, keks: 0 });

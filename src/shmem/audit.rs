@@ -99,23 +99,24 @@ fn queue_of(state: &mut State, ring: &mut Ring, database: u32) -> Option<usize> 
         return Some(known);
     }
     let idle = |index: &usize| {
-        let queue = &ring.queues[*index];
-        queue.depth() == 0
-            && state.desks[*index].writer == 0
-            && queue.repeats.iter().all(|repeat| repeat.count == 0)
+        let (queue, desk) = (&ring.queues[*index], &state.desks[*index]);
+        queue.depth() == 0 && desk.writer == 0 && desk.asked == desk.answered
     };
-    let mut indexes = 0..QUEUES;
-    let free = indexes
-        .clone()
+    let counts = |index: &usize| ring.queues[*index].repeats.iter().any(|repeat| repeat.count > 0);
+    // What is merely counted goes before the records of whoever needs a queue now.
+    let free = (0..QUEUES)
         .find(|index| ring.queues[*index].database == 0)
-        .or_else(|| indexes.find(idle))?;
+        .or_else(|| (0..QUEUES).find(|index| idle(index) && !counts(index)))
+        .or_else(|| (0..QUEUES).find(idle))?;
     let queue = &mut ring.queues[free];
     clear(queue);
-    queue.database = database;
     queue.id = meshhook_secrets_core::random::uuid().map_or_else(
         |_| server::now(),
         |id| i64::from_le_bytes([id[0], id[1], id[2], id[3], id[4], id[5], id[8], id[9]]),
     );
+    // Last: whoever is killed before this has taken nothing.
+    std::sync::atomic::compiler_fence(Ordering::SeqCst);
+    queue.database = database;
     let desk = &mut state.desks[free];
     desk.answered = desk.asked;
     desk.started = 0;
@@ -125,6 +126,8 @@ fn queue_of(state: &mut State, ring: &mut Ring, database: u32) -> Option<usize> 
 
 fn clear(queue: &mut Queue) {
     queue.database = 0;
+    std::sync::atomic::compiler_fence(Ordering::SeqCst);
+    queue.id = 0;
     queue.head = 0;
     queue.durable.store(0, Ordering::Release);
     queue.lost = 0;
@@ -157,11 +160,15 @@ pub fn push(database: u32, record: &[u8], urgent: bool) -> Option<Place> {
 }
 
 /// Adds a record of a failure. Repeats within a minute are counted, and recorded as one when it is over.
-/// False if there was no room.
-pub fn push_failure(database: u32, key: u64, record: &[u8], now: i64) -> bool {
+/// False if there was no room. `begin`: also if nothing was recorded in the database since the server started.
+pub fn push_failure(database: u32, key: u64, record: &[u8], now: i64, begin: bool) -> bool {
     let key = key.max(1);
     let (pushed, wake) = write(|state, ring| {
-        let Some(index) = queue_of(state, ring, database) else {
+        let found = match begin {
+            true => queue_of(state, ring, database),
+            false => ring.queues.iter().position(|queue| queue.database == database),
+        };
+        let Some(index) = found else {
             return (false, Wake::Nobody);
         };
         let queue = &mut ring.queues[index];

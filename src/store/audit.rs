@@ -4,7 +4,8 @@ use super::{Timestamp, Uuid, guard::change};
 use crate::{
     error::{Error, Result},
     pg::{
-        spi::{Found, MadeStatement, May, Parameter, Statement, parameter},
+        scan, server,
+        spi::{Found, MadeStatement, May, Parameter, Statement, parameter, uuid},
         user::Acting,
     },
 };
@@ -13,8 +14,8 @@ use pgrx::{
     FromDatum, IntoDatum,
     datum::TimestampWithTimeZone,
     pg_sys::{
-        BOOLOID, BYTEAOID, Datum, INT4ARRAYOID, INT4OID, INT8ARRAYOID, INT8OID, TEXTARRAYOID,
-        TEXTOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZOID, UUIDARRAYOID,
+        self, BOOLOID, BYTEAOID, Datum, INT4ARRAYOID, INT4OID, INT8ARRAYOID, INT8OID, TEXTARRAYOID,
+        TEXTOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZOID, UUIDARRAYOID, UUIDOID,
     },
 };
 
@@ -112,10 +113,10 @@ pub fn is_set_aside() -> Result<bool> {
     FOUND.run(May::Read, &[], |found| Ok(found.get(0, 1).unwrap_or(false)))
 }
 
-/// Up to where the records of a ring are in the tables.
+/// Up to where the records of a ring are in the tables: as long as it is in use, the last seal is of it.
 pub fn ring_position(ring_id: i64) -> Result<i64> {
     static LAST: Statement = Statement::new(
-        c"SELECT GREATEST((SELECT s.ring_position FROM meshhook_secrets.audit_seals s WHERE s.ring_id OPERATOR(pg_catalog.=) $1 ORDER BY s.seal_id USING OPERATOR(pg_catalog.>) LIMIT 1), (SELECT pg_catalog.max(p.ring_position) FROM meshhook_secrets.audit_pending p WHERE p.ring_id OPERATOR(pg_catalog.=) $1))",
+        c"SELECT GREATEST((SELECT s.ring_position FROM (SELECT l.ring_id, l.ring_position FROM meshhook_secrets.audit_seals l ORDER BY l.seal_id USING OPERATOR(pg_catalog.>) LIMIT 1) s WHERE s.ring_id OPERATOR(pg_catalog.=) $1), (SELECT pg_catalog.max(p.ring_position) FROM meshhook_secrets.audit_pending p WHERE p.ring_id OPERATOR(pg_catalog.=) $1))",
         &[INT8OID],
     );
     let _owner = Acting::as_owner()?;
@@ -126,6 +127,75 @@ pub fn ring_position(ring_id: i64) -> Result<i64> {
 
 /// Adds records; their partition must be there.
 pub fn insert(stored: &[Stored]) -> Result<()> {
+    /// For a few records a statement each costs less than arrays of all columns.
+    const FEW: usize = 6;
+    if stored.len() <= FEW { stored.iter().try_for_each(insert_one) } else { insert_many(stored) }
+}
+
+fn insert_one(stored: &Stored) -> Result<()> {
+    static INSERT: Statement = Statement::new(
+        sql!(
+            "INSERT INTO meshhook_secrets.audit_log (",
+            columns!(),
+            ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
+        ),
+        &[
+            INT8OID,
+            TIMESTAMPTZOID,
+            TEXTOID,
+            TEXTOID,
+            TEXTOID,
+            UUIDOID,
+            UUIDOID,
+            TEXTOID,
+            INT4OID,
+            INT4OID,
+            TEXTOID,
+            TEXTOID,
+            TEXTOID,
+            TEXTOID,
+            TEXTOID,
+            TEXTOID,
+            TEXTOID,
+            TEXTOID,
+            TEXTOID,
+            INT8OID,
+            INT4OID,
+        ],
+    );
+    let record = &stored.record;
+    let text = |text: &Option<String>| text.as_deref().and_then(parameter);
+    let parameters = [
+        parameter(stored.id),
+        Some(Datum::from(record.time)),
+        parameter(record.action.as_str()),
+        parameter(record.outcome.as_str()),
+        text(&record.sqlstate),
+        record.project_id.as_ref().and_then(uuid),
+        record.secret_id.as_ref().and_then(uuid),
+        text(&record.name),
+        record.version.and_then(parameter),
+        record.kek_id.and_then(parameter),
+        text(&record.purpose),
+        text(&record.detail),
+        parameter(record.actor.as_str()),
+        text(&record.actor_role),
+        text(&record.claimed_sub),
+        text(&record.claimed_role),
+        text(&record.client_address),
+        text(&record.application_name),
+        text(&record.request_id),
+        record.transaction_id.and_then(parameter),
+        parameter(record.times),
+    ];
+    let _owner = Acting::as_owner()?;
+    match change(|| INSERT.execute(May::Write, &parameters))? {
+        1 => Ok(()),
+        _ => Err(Error::corrupted()),
+    }
+}
+
+fn insert_many(stored: &[Stored]) -> Result<()> {
     static INSERT: Statement = Statement::new(
         sql!(
             "INSERT INTO meshhook_secrets.audit_log (",
@@ -318,20 +388,60 @@ pub fn month(at: Timestamp) -> Result<(Timestamp, Timestamp)> {
     })
 }
 
-/// Removes the partitions that end at `before` or earlier, and the records in them.
-pub fn drop_partitions(before: Timestamp) -> Result<Vec<(String, i64)>> {
+struct Partition {
+    name: String,
+    qualified: String,
+    oid: pg_sys::Oid,
+}
+
+/// The partitions that end at `before` or earlier.
+fn partitions(before: Timestamp) -> Result<Vec<Partition>> {
     static LIST: Statement = Statement::new(
-        c"SELECT c.relname::pg_catalog.text, pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace WHERE i.inhparent OPERATOR(pg_catalog.=) 'meshhook_secrets.audit_log'::pg_catalog.regclass AND c.relname OPERATOR(pg_catalog.~) '^audit_log_\\d{4,}_\\d\\d$' AND pg_catalog.to_timestamp(pg_catalog.replace(pg_catalog.substr(c.relname::pg_catalog.text, 11), '_', '-') OPERATOR(pg_catalog.||) '-01 +00', 'YYYY-MM-DD TZH') OPERATOR(pg_catalog.<) $1 ORDER BY 1",
+        c"SELECT c.relname::pg_catalog.text, pg_catalog.format('%I.%I', n.nspname, c.relname), c.oid FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace WHERE i.inhparent OPERATOR(pg_catalog.=) 'meshhook_secrets.audit_log'::pg_catalog.regclass AND c.relname OPERATOR(pg_catalog.~) '^audit_log_[0-9]{4,}_[0-9][0-9]$' AND pg_catalog.to_timestamp(pg_catalog.replace(pg_catalog.substr(c.relname::pg_catalog.text, 11), '_', '-') OPERATOR(pg_catalog.||) '-01 +00', 'YYYY-MM-DD TZH') OPERATOR(pg_catalog.<) $1 ORDER BY 1",
         &[TIMESTAMPTZOID],
     );
     let _owner = Acting::as_owner()?;
-    let partitions: Vec<(String, String)> =
-        LIST.run(May::Write, &[Some(Datum::from(before))], |found| {
-            let both = |row| Ok((required(found, row, 1)?, required(found, row, 2)?));
-            (0..found.count()).map(both).collect()
-        })?;
+    LIST.run(May::Write, &[Some(Datum::from(before))], |found| {
+        let read = |row| {
+            Ok(Partition {
+                name: required(found, row, 1)?,
+                qualified: required(found, row, 2)?,
+                oid: required(found, row, 3)?,
+            })
+        };
+        (0..found.count()).map(read).collect()
+    })
+}
+
+/// Keeps everybody from the log and the partitions that end at `before` or earlier, until the transaction
+/// ends; PT409 if somebody reads them for longer than a moment. The writer is kept waiting no longer.
+pub fn seize_partitions(before: Timestamp) -> Result<()> {
+    const PATIENCE: i64 = 2_000_000;
+    let started = server::now();
+    let tables = std::iter::once(scan::relation_id("audit_log")?)
+        .chain(partitions(before)?.into_iter().map(|partition| partition.oid));
+    for table in tables {
+        while !scan::seize(table) {
+            if server::now() - started > PATIENCE {
+                return Err(Error::conflict("audit log is being read")
+                    .detail(
+                        "Another transaction has read what is to be removed, and is still open.",
+                    )
+                    .hint(
+                        "Try again when it has ended; pg_stat_activity shows open transactions.",
+                    ));
+            }
+            server::pause(20);
+        }
+    }
+    Ok(())
+}
+
+/// Removes the partitions that end at `before` or earlier, and the records in them.
+pub fn drop_partitions(before: Timestamp) -> Result<Vec<(String, i64)>> {
+    let _owner = Acting::as_owner()?;
     let mut dropped = Vec::new();
-    for (name, qualified) in partitions {
+    for Partition { name, qualified, .. } in partitions(before)? {
         let count =
             MadeStatement::new(format!("SELECT pg_catalog.count(*) FROM {qualified}"), &[])?;
         let records = count.run(May::Write, &[], |found| Ok(found.get(0, 1).unwrap_or(0)))?;

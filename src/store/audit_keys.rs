@@ -20,9 +20,9 @@ pub struct StoredAuditKey {
 }
 
 /// All audit keys. There are few.
-pub fn all() -> Result<Vec<StoredAuditKey>> {
+pub fn all(sees: Sees) -> Result<Vec<StoredAuditKey>> {
     let mut keys = Vec::new();
-    scan::rows("audit_keys", None, Sees::Latest, &[], |row| {
+    scan::rows("audit_keys", None, sees, &[], |row| {
         keys.push(StoredAuditKey {
             key_version: row.required(1)?,
             encrypted: row.required(2)?,

@@ -94,10 +94,11 @@ pub fn set_auto_rotate_period(microseconds: Option<i64>) -> Result<()> {
     change(|| UPSERT.change_one(&[parameter(value)]))
 }
 
-/// Tells whoever listens to the channel `meshhook_secrets`, at commit.
+/// Tells whoever listens to the channel `meshhook_secrets`, at commit. Not while the queue is half full: it is
+/// the server's, anybody can fill it, and a full one would make the transaction fail.
 pub fn notify(event: &Value) -> Result<()> {
     static NOTIFY: Statement =
-        Statement::new(c"SELECT pg_catalog.pg_notify('meshhook_secrets', $1)", &[TEXTOID]);
+        Statement::new(c"SELECT pg_catalog.pg_notify('meshhook_secrets', $1) WHERE pg_catalog.pg_notification_queue_usage() OPERATOR(pg_catalog.<) 0.5", &[TEXTOID]);
     NOTIFY.run(May::Write, &[parameter(event.to_string())], |_| Ok(()))
 }
 

@@ -4,7 +4,7 @@
 //! there until no client is left. After an error it ends too: what it had not committed is still in the
 //! ring, and the launcher starts it again, later each time.
 
-use super::{prepare_session, stop, transaction};
+use super::{interrupt_waits_for_standbys, prepare_session, stop, transaction};
 use crate::{
     error::Result,
     pg::{catalog, raise, raise::Thrown, server, session},
@@ -51,16 +51,11 @@ unsafe extern "C-unwind" fn last_words(_code: i32, _argument: pg_sys::Datum) {
 pub extern "C-unwind" fn meshhook_secrets_audit_writer(argument: pg_sys::Datum) {
     let database = argument.value() as u32;
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    interrupt_waits_for_standbys();
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(database)), None);
     prepare_session();
-    // SAFETY: a setting of this session. What waits for the record must find it on disk.
-    unsafe {
-        if pg_sys::synchronous_commit == pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF as i32 {
-            set(c"synchronous_commit", c"local");
-        }
-        // Triggers that others may have put on our tables are not run.
-        set(c"session_replication_role", c"replica");
-    }
+    // SAFETY: a setting of this session. Triggers that others may have put on our tables are not run.
+    unsafe { set(c"session_replication_role", c"replica") };
     session::be_system();
     let Some(queue) = ring::attach(database) else {
         return;
@@ -107,16 +102,25 @@ fn run(queue: usize) -> Result<()> {
         }
         let now = server::now();
         if BackgroundWorker::sigterm_received() {
-            stopping.get_or_insert(now);
+            // A standby that is away must not keep the server from stopping.
+            // SAFETY: a setting of this session.
+            stopping.get_or_insert_with(|| {
+                unsafe { set(c"synchronous_commit", c"local") };
+                now
+            });
         }
         // Whoever leaves takes what was counted along: nobody may be started after it any more.
+        let look = now - looked > LOOK.as_micros() as i64;
         ring::settle_repeats(queue, now, leaving || stopping.is_some());
-        let done = match transaction("writing audit records", || batch(queue, &mut memory))? {
+        let done = match transaction("writing audit records", || batch(queue, &mut memory, look))? {
             Some(done) => done,
             // The extension is not there (any more): nobody can write what is left.
             None => return give_up(queue),
         };
         ring::complete(queue, done.position, done.last_seal, done.more);
+        if let Some(seal) = &done.witness {
+            raise::log_for_sure(&format!("meshhook_secrets audit seal: {seal}"));
+        }
         if done.records > 0 {
             busy = now;
         }
@@ -135,7 +139,7 @@ fn run(queue: usize) -> Result<()> {
         }
         leaving = now - busy > LINGER;
         // Asked for in turn by whoever drops, renames or copies the database, which waits for us.
-        if now - looked > LOOK.as_micros() as i64 {
+        if look {
             looked = now;
             leaving |= transaction("idle", || Ok(server::database_is_wanted()))?;
         }
@@ -150,11 +154,13 @@ fn run(queue: usize) -> Result<()> {
     }
 }
 
-fn batch(queue: usize, memory: &mut Memory) -> Result<Option<Done>> {
+fn batch(queue: usize, memory: &mut Memory, look: bool) -> Result<Option<Done>> {
     if !catalog::extension_stays_installed() {
         return Ok(None);
     }
-    writer::batch(queue, memory).map(Some)
+    // SAFETY: what is waited for must be on disk, whatever synchronous_commit says by now.
+    unsafe { pg_sys::ForceSyncCommit() };
+    writer::batch(queue, memory, look).map(Some)
 }
 
 /// What nobody can write any more goes to the server log.

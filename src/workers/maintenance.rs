@@ -4,7 +4,7 @@
 //! keeps nobody from dropping the database or the extension. After an error it ends too, and is
 //! started again, later each time.
 
-use super::{prepare_session, stop, transaction};
+use super::{interrupt_waits_for_standbys, prepare_session, stop, transaction};
 use crate::{
     error::{Error, Refusal, Result},
     gucs,
@@ -32,6 +32,7 @@ pub extern "C-unwind" fn meshhook_secrets_maintenance(argument: pg_sys::Datum) {
     let database = argument.value() as u32;
     let first = argument.value() as u64 & FIRST_VISIT != 0;
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    interrupt_waits_for_standbys();
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(database)), None);
     if !board::sign_on() {
         return;

@@ -7,13 +7,48 @@ pub mod root_key;
 
 use crate::error::{Error, Result};
 use pgrx::pg_sys;
-use std::ffi::CString;
+use std::{
+    ffi::CString,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 /// Ends a worker. Status 1: the postmaster starts it again, if it is of the kind that is restarted,
 /// unless the server shuts down.
 fn stop() -> ! {
     // SAFETY: ends this process by PostgreSQL's own rules.
     unsafe { pg_sys::proc_exit(1) }
+}
+
+/// The handler of SIGTERM that pgrx installed.
+static STOP: AtomicUsize = AtomicUsize::new(0);
+
+/// Lets SIGTERM end a wait for a synchronous standby, which asks neither for the latch nor for pgrx's flag:
+/// the commit stays local, and the server can stop. To be called after pgrx's handlers were attached.
+fn interrupt_waits_for_standbys() {
+    // SAFETY: plain system calls; the handler that is replaced is called by ours.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGTERM, std::ptr::null(), &mut action);
+        STOP.store(action.sa_sigaction, Ordering::Relaxed);
+        action.sa_sigaction = on_sigterm as *const () as usize;
+        libc::sigaction(libc::SIGTERM, &action, std::ptr::null_mut());
+    }
+}
+
+extern "C" fn on_sigterm(signal: libc::c_int) {
+    // SAFETY: the address of pgrx's handler, which takes the signal's number; reads and writes flags that
+    // signal handlers of PostgreSQL read and write too.
+    unsafe {
+        let former = STOP.load(Ordering::Relaxed);
+        if former != libc::SIG_DFL && former != libc::SIG_IGN {
+            std::mem::transmute::<usize, extern "C" fn(libc::c_int)>(former)(signal);
+        }
+        let process = pg_sys::MyProc;
+        if !process.is_null() && (*process).syncRepState == pg_sys::SYNC_REP_WAITING as i32 {
+            pg_sys::QueryCancelPending = 1;
+            pg_sys::InterruptPending = 1;
+        }
+    }
 }
 
 /// Whoever waits for a lock for long lets others wait. What the database sets for its sessions is not

@@ -2,6 +2,7 @@
 
 use crate::{
     error::{Error, Result},
+    pg::scan::{self, Sees},
     service::keys::{missing, no_root_key},
     shmem::keyring,
     store::{
@@ -23,7 +24,9 @@ pub struct Versioned {
 pub fn current() -> Result<Versioned> {
     keyring::require_open()?;
     loop {
-        if let Some(stored) = audit_keys::all()?.into_iter().max_by_key(|key| key.key_version) {
+        if let Some(stored) =
+            audit_keys::all(Sees::Latest)?.into_iter().max_by_key(|key| key.key_version)
+        {
             let (key_version, key) = (stored.key_version, unwrap(&stored)?);
             return Ok(Versioned { key_version, key, is_new: false });
         }
@@ -41,24 +44,26 @@ pub fn current() -> Result<Versioned> {
 
 /// The audit key of this version; XX001 if there is none.
 pub fn of(key_version: i32) -> Result<AuditKey> {
-    let mut keys = audit_keys::all()?.into_iter();
+    let mut keys = audit_keys::all(Sees::Latest)?.into_iter();
     let stored = keys.find(|key| key.key_version == key_version).ok_or_else(Error::corrupted)?;
     unwrap(&stored)
 }
 
-/// Whether there is any: then there is a log, too.
+/// Whether the statement sees any: then there is a log, too.
 pub fn exist() -> Result<bool> {
-    Ok(!audit_keys::all()?.is_empty())
+    Ok(!audit_keys::all(Sees::Statement)?.is_empty())
 }
 
 /// Wraps every audit key with the current root key, and checks each.
 pub fn rewrap() -> Result<()> {
-    for stored in audit_keys::all()? {
+    // The writer may be making one.
+    scan::lock_against_writers("audit_keys")?;
+    for stored in audit_keys::all(Sees::Latest)? {
         let key = unwrap(&stored)?;
         let (root_key_id, encrypted) = wrap(stored.key_version, &key)?;
         audit_keys::replace(stored.key_version, &encrypted, &root_key_id)?;
     }
-    audit_keys::all()?.iter().try_for_each(|stored| unwrap(stored).map(|_| ()))
+    audit_keys::all(Sees::Latest)?.iter().try_for_each(|stored| unwrap(stored).map(|_| ()))
 }
 
 /// Unwraps an audit key with the root key that it names.

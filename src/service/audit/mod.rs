@@ -157,11 +157,11 @@ pub fn recorded<T>(
             Ok(value)
         }
         Ok(Err(error)) => {
-            failed(event.record, &error.sqlstate());
+            failed(true, event.record, &error.sqlstate());
             Err(error)
         }
         Err(payload) => {
-            failed(event.record, &raise::sqlstate_of_panic(payload.as_ref()));
+            failed(true, event.record, &raise::sqlstate_of_panic(payload.as_ref()));
             resume_unwind(payload)
         }
     }
@@ -179,7 +179,7 @@ pub fn note(action: &str, fill: impl FnOnce(&mut Event)) -> Result<()> {
 
 /// Something that is no function of ours was refused.
 pub fn refused(action: &str, sqlstate: &str) {
-    failed(Event::begin(action).record, sqlstate);
+    failed(true, Event::begin(action).record, sqlstate);
 }
 
 /// PostgreSQL itself refused a call: no catalog can be asked any more.
@@ -195,7 +195,8 @@ pub fn refused_by_server(action: &str, role: Option<String>) {
     record.client_address = session::client_address();
     record.application_name = session::application_name();
     record.request_id = session::request_id();
-    failed(record, "42501");
+    // Anybody can make an error that looks so, in any database: no queue is made for it.
+    failed(false, record, "42501");
 }
 
 fn succeeded(kind: Kind, event: Event) -> Result<()> {
@@ -280,7 +281,7 @@ fn count_failure(sqlstate: &str) {
 }
 
 /// Records a failure. The caller gets the failure itself as the answer, so this waits for nobody.
-fn failed(mut record: Record, sqlstate: &str) {
+fn failed(begin: bool, mut record: Record, sqlstate: &str) {
     count_failure(sqlstate);
     if !gucs::audit() {
         return;
@@ -288,10 +289,9 @@ fn failed(mut record: Record, sqlstate: &str) {
     record.outcome = Outcome::of_sqlstate(sqlstate);
     record.sqlstate = Some(sqlstate.to_owned());
     let record = record.fit();
+    let (key, bytes, database) = (likeness(&record), record.encode(), server::database());
     let logged = server::in_recovery() || !ring::exists();
-    if logged
-        || !ring::push_failure(server::database(), likeness(&record), &record.encode(), record.time)
-    {
+    if logged || !ring::push_failure(database, key, &bytes, record.time, begin) {
         raise::log_for_sure(&line(&record));
     }
 }
