@@ -10,7 +10,7 @@ mod support;
 use meshhook_secrets_core::{
     Error,
     generate::{Charset, generate},
-    key::{Dek, Kek, RootKey},
+    key::{AuditKey, Dek, Kek, RootKey},
     root_key,
 };
 use std::{
@@ -28,6 +28,7 @@ fn keys_print_as_redacted() {
     redacted(&RootKey::from_bytes(&MARKER), "RootKey([redacted])");
     redacted(&Kek::from_bytes(&MARKER), "Kek([redacted])");
     redacted(&Dek::from_bytes(&MARKER), "Dek([redacted])");
+    redacted(&AuditKey::from_bytes(&MARKER), "AuditKey([redacted])");
 }
 
 fn redacted(key: &impl Debug, expected: &str) {
@@ -49,12 +50,12 @@ macro_rules! assert_not {
         };
     };
 }
-assert_not!(Clone: RootKey, Kek, Dek);
+assert_not!(Clone: RootKey, Kek, Dek, AuditKey);
 // Comparison would not be in constant time; the others would be further points of exposure.
-assert_not!(PartialEq: RootKey, Kek, Dek);
-assert_not!(std::fmt::Display: RootKey, Kek, Dek);
-assert_not!(AsRef<[u8]>: RootKey, Kek, Dek);
-assert_not!(std::ops::Deref: RootKey, Kek, Dek);
+assert_not!(PartialEq: RootKey, Kek, Dek, AuditKey);
+assert_not!(std::fmt::Display: RootKey, Kek, Dek, AuditKey);
+assert_not!(AsRef<[u8]>: RootKey, Kek, Dek, AuditKey);
+assert_not!(std::ops::Deref: RootKey, Kek, Dek, AuditKey);
 
 // ---- the heap ----
 
