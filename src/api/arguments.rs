@@ -80,7 +80,7 @@ pub fn from_now(call: &Call, index: usize, name: &str) -> Result<Option<Timestam
 }
 
 /// `purpose text`: what a reveal is for.
-pub fn purpose<'a>(call: &'a Call, index: usize) -> Result<Option<&'a str>> {
+pub fn purpose(call: &Call, index: usize) -> Result<Option<&str>> {
     match call.optional::<&str>(index) {
         Some(purpose) if purpose.chars().count() > 100 => {
             Err(Error::invalid("purpose has more than 100 characters.")

@@ -25,7 +25,7 @@ pub struct AtCommit(AtomicBool);
 
 impl AtCommit {
     /// Nothing is asked for yet.
-    pub const fn new() -> Self {
+    pub const fn unasked() -> Self {
         Self(AtomicBool::new(false))
     }
 }

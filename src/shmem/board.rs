@@ -49,7 +49,7 @@ pub fn init() {
 
 /// Once this transaction is committed, there is work in the database.
 pub fn wake_at_commit(database: u32) -> Result<()> {
-    static WAKE: server::AtCommit = server::AtCommit::new();
+    static WAKE: server::AtCommit = server::AtCommit::unasked();
     super::keyring::require_preloaded()?;
     server::at_commit(&WAKE, move || {
         post(database);

@@ -102,9 +102,9 @@ fn run(queue: usize) -> Result<()> {
         }
         let now = server::now();
         if BackgroundWorker::sigterm_received() {
-            // A standby that is away must not keep the server from stopping.
-            // SAFETY: a setting of this session.
             stopping.get_or_insert_with(|| {
+                // A standby that is away must not keep the server from stopping.
+                // SAFETY: a setting of this session.
                 unsafe { set(c"synchronous_commit", c"local") };
                 now
             });

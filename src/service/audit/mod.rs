@@ -229,7 +229,7 @@ fn in_transaction(records: Vec<Record>) -> Result<()> {
     Ok(())
 }
 
-static LOOK: server::AtCommit = server::AtCommit::new();
+static LOOK: server::AtCommit = server::AtCommit::unasked();
 
 /// Pushes records, and waits until they are committed, or at least until somebody is there who will.
 fn in_ring(records: &[Record], durable: bool) -> Result<()> {

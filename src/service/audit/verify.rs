@@ -19,7 +19,7 @@ use meshhook_secrets_core::{
     key::AuditKey,
 };
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     ops::RangeInclusive,
 };
 
@@ -261,14 +261,14 @@ struct Keys(HashMap<i32, Option<AuditKey>>);
 
 impl Keys {
     fn get(&mut self, version: i32) -> Result<Option<&AuditKey>> {
-        if !self.0.contains_key(&version) {
-            let key = match audit_keys::of(version) {
+        let key = match self.0.entry(version) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(match audit_keys::of(version) {
                 Ok(key) => Some(key),
                 Err(error) if error.is_corrupted() => None,
                 Err(error) => return Err(error),
-            };
-            self.0.insert(version, key);
-        }
-        Ok(self.0.get(&version).and_then(Option::as_ref))
+            }),
+        };
+        Ok(key.as_ref())
     }
 }
