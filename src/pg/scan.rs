@@ -96,6 +96,14 @@ pub fn lock_against_writers(table: &str) -> Result<()> {
     Ok(())
 }
 
+/// Locks a table of ours as a statement that writes to it would.
+pub fn lock_for_writing(table: &str) -> Result<()> {
+    let table = relation_id(table)?;
+    // SAFETY: an existing relation; an ERROR (lock_timeout) comes through pgrx's guard.
+    unsafe { pg_sys::LockRelationOid(table, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE) };
+    Ok(())
+}
+
 /// Locks a table against everybody until the transaction ends, if that is possible at once.
 pub fn seize(table: pg_sys::Oid) -> bool {
     // SAFETY: a relation, or one that was just dropped.

@@ -5,7 +5,7 @@
 use super::keys::{self, Versioned};
 use crate::{
     error::{Error, Result},
-    pg::{catalog, raise, server},
+    pg::{catalog, raise, scan, server},
     shmem::{
         audit::{self as ring, Event, Waiting},
         keyring,
@@ -95,6 +95,8 @@ fn set_aside(waiting: Waiting) -> Result<Done> {
 
 fn seal(queue: usize, waiting: Waiting, memory: &mut Memory) -> Result<Done> {
     let taken = waiting.records.len();
+    // The log before the head, as audit_prune locks them.
+    scan::lock_for_writing("audit_log")?;
     // All that can be refused is asked for before anything is taken.
     let ready =
         keys::current().and_then(|key| Ok((trusted(store::head(true)?, &waiting, &key)?, key)));
