@@ -376,7 +376,9 @@ fn every_object_of_the_install_script_is_known() {
             let Some(object) = object else { continue };
             let end = object.find(|char: char| !char.is_alphanumeric() && char != '_');
             let name = &object[..end.unwrap_or(object.len())];
-            let known = denial::FUNCTIONS.contains(&name) || denial::RELATIONS.contains(&name);
+            let known = denial::FUNCTIONS.contains(&name)
+                || denial::RELATIONS.contains(&name)
+                || name.starts_with("audit_log_");
             assert!(known, "{name} is missing in redact/denial.rs");
             count += 1;
         }
