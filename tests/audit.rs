@@ -505,6 +505,28 @@ fn calls_that_postgresql_itself_refuses_are_recorded_too() {
     let insert = "INSERT INTO meshhook_secrets.project_secrets (project_id) VALUES ($1)";
     expect_error(w.member.execute(insert, &[&w.project]), "42501");
     w.auditor.one("action => 'direct_change', outcome => 'denied'");
+    // However it is written, and where only the path or a prepared statement names us.
+    for (before, call, action) in [
+        ("RESET search_path", "SELECT Meshhook_Secrets.unseal()", "unseal"),
+        ("RESET search_path", "SELECT meshhook_Secrets . \"metrics\"()", "metrics"),
+        ("SET search_path = Meshhook_Secrets", "SELECT health()", "health"),
+        ("PREPARE p AS SELECT seal()", "EXECUTE p", "seal"),
+    ] {
+        let _ = w.member.batch_execute(before);
+        expect_error(w.member.batch_execute(call), "42501");
+        w.auditor.one(&format!("action => '{action}', outcome => 'denied'"));
+    }
+    // A host's own table of such a name.
+    db.superuser()
+        .batch_execute(
+            "CREATE SCHEMA app; CREATE TABLE app.audit_log_2020 ();
+             GRANT USAGE ON SCHEMA app TO authenticated",
+        )
+        .unwrap();
+    w.member.batch_execute("RESET search_path").unwrap();
+    let before = w.auditor.search("outcome => 'denied'").len();
+    expect_error(w.member.query("TABLE app.audit_log_2020", &[]), "42501");
+    assert_eq!(w.auditor.search("outcome => 'denied'").len(), before);
     // Others' objects, and others' texts that merely mention ours, are none of our business.
     let before = w.auditor.search("outcome => 'denied'").len();
     expect_error(w.member.query("SELECT * FROM pg_catalog.pg_authid", &[]), "42501");

@@ -555,6 +555,40 @@ fn lines_keep_their_shape_in_every_format() {
 }
 
 #[test]
+fn a_statement_that_is_bound_and_not_run_is_shown_masked() {
+    let cluster = Cluster::builder().start();
+    let db = cluster.database();
+    let (mut client, mut superuser) = (db.superuser(), db.superuser());
+    let pid = backend_pid(&mut client);
+    let project = db.project(Uuid::new_v4());
+    let sql = format!("SELECT meshhook_secrets.secret_put('{project}', 'N', 'canary') WHERE $1");
+    let statement = client.prepare(&sql).unwrap();
+    client.batch_execute("SELECT 1").unwrap();
+    let mut transaction = client.transaction().unwrap();
+    let _portal = transaction.bind(&statement, &[&false]).unwrap();
+    let shown = "SELECT query FROM pg_stat_activity WHERE pid = $1";
+    let shown: String = superuser.query_one(shown, &[&pid]).unwrap().get(0);
+    assert_eq!(shown, "SELECT meshhook_secrets.secret_put('***', '***', '***') WHERE $1");
+}
+
+#[test]
+fn a_literal_that_is_shown_in_part_is_masked() {
+    let cluster = Cluster::builder().start();
+    let db = cluster.database();
+    let (mut client, mut superuser) = (db.superuser(), db.superuser());
+    let pid = backend_pid(&mut client);
+    let value = "canary".repeat(500_000);
+    let sql = format!(
+        "SELECT 1 WHERE 'a' = 'b' AND meshhook_secrets.secret_put(NULL, 'N', '{value}') IS NULL"
+    );
+    client.batch_execute(&sql).unwrap();
+    let shown = "SELECT query FROM pg_stat_activity WHERE pid = $1";
+    let shown: String = superuser.query_one(shown, &[&pid]).unwrap().get(0);
+    let start = "SELECT *** WHERE '***' = '***' AND meshhook_secrets.secret_put(NULL, '***', '***";
+    assert_eq!(shown, start);
+}
+
+#[test]
 fn a_killed_process_leaves_no_literal() {
     let cluster = Cluster::builder().start();
     let db = cluster.database();

@@ -4,6 +4,10 @@
 
 use postgres::Client;
 use postgres::error::{DbError, ErrorPosition};
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
 use support::{Cluster, Prefix, eventually};
 use uuid::Uuid;
 
@@ -24,6 +28,38 @@ fn without_us_the_errors_are_the_same() {
     let cluster = server(OTHERS);
     let db = cluster.empty_database();
     errors_are_whole(&cluster, &mut db.superuser());
+}
+
+/// pg_cron logs the command of a job, from a process that runs no statement.
+#[test]
+fn commands_of_cron_jobs_are_masked() {
+    for libraries in ["pg_cron, meshhook_secrets", "meshhook_secrets, pg_cron"] {
+        let cluster = Cluster::builder()
+            .setting("shared_preload_libraries", libraries)
+            .setting("cron.database_name", "postgres")
+            .setting("cron.use_background_workers", "on")
+            .setting("max_worker_processes", "20")
+            .start();
+        let mut cron = cluster.connect("postgres", "postgres");
+        cron.batch_execute("CREATE EXTENSION pg_cron").unwrap();
+        for command in [
+            "SELECT meshhook_secrets.secret_put(gen_random_uuid(), 'N', 'canary')",
+            "SELECT 'of others'",
+        ] {
+            cron.query("SELECT cron.schedule('* * * * *', $1)", &[&command]).unwrap();
+        }
+        // It looks once a minute.
+        let deadline = Instant::now() + Duration::from_secs(90);
+        let done = |log: &str| log.contains("'of others'") && log.contains(".secret_put(");
+        while !done(&cluster.log()) {
+            assert!(Instant::now() < deadline, "no job was started:\n{}", cluster.log());
+            sleep(Duration::from_millis(200));
+        }
+        sleep(Duration::from_secs(2));
+        let masked = "starting: SELECT meshhook_secrets.secret_put(gen_random_uuid(), '***";
+        assert!(cluster.log().contains(masked), "{}", cluster.log());
+        assert!(!cluster.log().contains("canary"), "{}", cluster.log());
+    }
 }
 
 fn live_together(libraries: &str) {

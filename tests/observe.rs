@@ -228,6 +228,15 @@ fn metrics_measure_what_they_say() {
         assert_eq!(before[&format!("meshhook_secrets_{name}")], Some(value), "{name}");
     }
 
+    // Monitoring asks all the time: an index knows who is sealed.
+    w.su("SET enable_seqscan = off");
+    let sealed = "EXPLAIN SELECT count(DISTINCT project_id) FROM meshhook_secrets.data_keys
+        WHERE status = 'disabled'";
+    let plan = w.superuser.query(sealed, &[]).unwrap();
+    let plan: String = plan.iter().map(|row| row.get::<_, String>(0)).collect();
+    assert!(plan.contains("data_keys_disabled"), "{plan}");
+    w.su("RESET enable_seqscan");
+
     w.su("SELECT meshhook_secrets.kek_rotate()");
     w.su("UPDATE meshhook_secrets.rotation_jobs SET last_error = 'x'");
     w.su("SELECT meshhook_secrets.seal()");
@@ -544,6 +553,47 @@ fn doctor_finds_changed_objects_and_its_remedies_work() {
         w.apply(&found);
     } else {
         w.su("DROP FUNCTION public.reveal; DROP PROCEDURE public.store");
+    }
+    w.gone("wrapper_not_listed", "");
+
+    // Anybody may give a function any name; what the library takes for a name is proposed, no more.
+    let make = |name: &str| {
+        format!(
+            "CREATE FUNCTION {name}() RETURNS text LANGUAGE sql SECURITY DEFINER
+                AS $$ SELECT meshhook_secrets.secret_get(NULL::uuid, 'TOKEN') $$;"
+        )
+    };
+    w.su("CREATE SCHEMA \"App\"");
+    let pwned = "public.\"x\n$ touch /tmp/pwned #\"";
+    let others = ["public.\"select\"", "public.\"a,b\"", pwned];
+    for name in ["\"App\".\"Store\"", "pg_temp.z"].iter().chain(&others) {
+        w.su(&make(name));
+    }
+    let oid = w.count(
+        "generate_series(1, (SELECT oid::bigint FROM pg_proc WHERE proname LIKE '%touch%'))",
+    );
+    let found = w.one("wrapper_not_listed", "").unwrap();
+    assert!(!found.detail.contains('\n') && !found.detail.contains("pg_temp"), "{found:?}");
+    let hidden = format!("-- The name has control characters: look at OID {oid}");
+    let lines: Vec<&str> = found.remedy.lines().collect();
+    assert_eq!(lines.len(), 5, "{found:?}");
+    assert!(lines[0].ends_with("\"App\".\"Store\"';"), "{found:?}");
+    assert_eq!(lines[1], "SELECT pg_reload_conf();");
+    for line in [
+        &hidden[..],
+        "-- Rename it, or list it by hand if it is yours: public.\"a,b\"",
+        "-- Rename it, or list it by hand if it is yours: public.\"select\"",
+    ] {
+        assert!(lines[2..].contains(&line), "{line} is not in {found:?}");
+    }
+    let path = w.one("wrapper_search_path", "touch").unwrap();
+    assert_eq!((&path.remedy[..], path.detail.contains('\n')), (&hidden[..], false));
+    w.apply(&found);
+    eventually("the name in mixed case is listed", || {
+        w.one("wrapper_not_listed", "").is_some_and(|it| !it.detail.contains("Store"))
+    });
+    for name in others {
+        w.su(&format!("DROP FUNCTION {name}"));
     }
     w.gone("wrapper_not_listed", "");
 }
@@ -1148,6 +1198,9 @@ impl<'c> World<'c> {
             self.su("SELECT pg_reload_conf()");
             let found = self.eventually_one(name, about);
             assert_eq!(found.severity, *severity, "{found:?}");
+            // The list of preloaded libraries is for superusers.
+            let listed = found.remedy.contains("shared_preload_libraries");
+            assert!(!listed, "{found:?}");
             self.apply(&found);
             self.gone(name, about);
         }

@@ -9,6 +9,7 @@
 //! Everything works on bytes: a log line may be in any of the server's encodings, in all of which
 //! ASCII bytes stand for themselves. In doubt it masks more, to the end of the text if need be.
 
+mod buffer;
 pub mod denial;
 pub mod lexer;
 pub mod line;
@@ -20,11 +21,3 @@ pub mod text;
 
 /// What stands where something was.
 pub const MASK: &[u8] = b"***";
-
-/// An empty text with room for `length` bytes, and some more; `None` if memory is short. Texts may be
-/// as long as a statement, and running out of memory must not end the server.
-pub(crate) fn room(length: usize) -> Option<Vec<u8>> {
-    let mut text = Vec::new();
-    text.try_reserve(length.saturating_add(64)).ok()?;
-    Some(text)
-}

@@ -12,7 +12,7 @@ use meshhook_secrets_core::redact::{
 use proptest::prelude::*;
 
 fn masked(sql: &str) -> String {
-    String::from_utf8(sql::mask(sql.as_bytes(), Also::default()).text).unwrap()
+    String::from_utf8(sql::mask(sql.as_bytes(), Also::default())).unwrap()
 }
 
 #[test]
@@ -56,19 +56,18 @@ fn literals_are_masked_and_nothing_else() {
 #[test]
 fn positions_follow_the_masked_statement() {
     let statement = "SELECT 'é a long one', 'x' || öops FROM t";
-    let masked = sql::mask(statement.as_bytes(), Also::default());
-    let text = String::from_utf8(masked.text.clone()).unwrap();
+    let at = |place| sql::mask_at(statement.as_bytes(), Also::default(), place).1;
+    let text = masked(statement);
     let chars = |text: &str, part: &str| text[..text.find(part).unwrap()].chars().count() + 1;
     for part in ["SELECT", "öops", "FROM", "t"] {
-        let at = masked.position(statement.as_bytes(), chars(statement, part));
-        assert_eq!(at, Some(chars(&text, part)), "{part}");
+        assert_eq!(at(chars(statement, part)), chars(&text, part), "{part}");
     }
     // Inside of a literal, at the end, behind it, and nowhere.
-    assert_eq!(masked.position(statement.as_bytes(), 12), Some(8));
+    assert_eq!(at(12), 8);
     let length = statement.chars().count();
-    assert_eq!(masked.position(statement.as_bytes(), length + 1), Some(text.chars().count() + 1));
-    assert_eq!(masked.position(statement.as_bytes(), length + 2), None);
-    assert_eq!(masked.position(statement.as_bytes(), 0), None);
+    assert_eq!(at(length + 1), text.chars().count() + 1);
+    assert_eq!(at(length + 2), 0);
+    assert_eq!(at(0), 0);
 }
 
 #[test]
@@ -85,9 +84,17 @@ fn names_are_whole_words() {
     ] {
         assert!(names.mentioned_in(text.as_bytes()), "{text}");
     }
-    for text in ["", "secret_list", "my_secret_get", "secret_getter", "inbox2", "éinbox", "uuid"] {
+    for text in
+        ["", "secret_list", "my_secret_get", "secret_getter", "inbox2", "éinbox", "uuid", "text"]
+    {
         assert!(!names.mentioned_in(text.as_bytes()), "{text}");
     }
+    // What everybody writes is no name.
+    let names = Names::new(b"public.\"select\", app.FROM(int), insert, \"a.b(\", last");
+    assert!(!names.mentioned_in(b"INSERT INTO t SELECT * FROM u"));
+    assert!(names.mentioned_in(b"last('x')"), "quotes and parentheses are closed");
+    let names = Names::new(b"app.store(uuid, inbox, \"last");
+    assert!(names.mentioned_in(b"inbox") && names.mentioned_in(b"last"), "in doubt all of it");
 }
 
 // --- lines ----------------------------------------------------------------------------------------
@@ -154,6 +161,15 @@ fn messages_keep_what_their_format_says() {
             "permission denied for function secret_put",
             "permission denied for function secret_put",
         ),
+        // Outside of quotes may be a whole statement.
+        (
+            b"00000",
+            "cron job %ld %s: %s",
+            "cron job 7 starting: SELECT meshhook_secrets.secret_put(p, 'N', 'canary')",
+            "cron job 7 starting: SELECT meshhook_secrets.secret_put(p, '***",
+        ),
+        (b"00000", "ran %-10.*s", "ran secret_put($$canary$$)", "ran secret_put($***"),
+        (b"00000", "took %.3f of %5ld%%", "took 0.1 of 7%", "took 0.1 of 7%"),
         (b"P0001", "%s", "refused canary", "refused ***"),
         (b"P0001", "%s", "refused 'x' of you", "refused '***"),
     ] {
@@ -301,13 +317,13 @@ fn contexts_keep_functions_lines_and_statements() {
 
 #[test]
 fn known_values_are_found_wherever_they_are() {
-    let json = br#"{"value":"can\"ary-\u0041","n":1}"#;
+    let json: &[u8] = br#"{"value":"can\"ary-\u0041","n":1}"#;
     let line = Line {
         format: b"%s",
         message: Some(b"no can\"ary-A"),
         context: Some(b"PL/pgSQL function canary_2 line 1 at RAISE"),
         statement: Some(b"SELECT f('it''s', 'canary_2')"),
-        parameters: &[json],
+        parameters: &[json.into()],
         ..Line::default()
     };
     let masked = line.mask();
@@ -317,7 +333,7 @@ fn known_values_are_found_wherever_they_are() {
     assert_eq!(line.mask().message.unwrap(), b"not can\\\"***");
     // Names are no values: neither those of columns nor those of JSON's members.
     let body: &[u8] = br#"{"name": "value"}"#;
-    let line = Line { context: Some(b"unnamed project value"), parameters: &[body], ..line };
+    let line = Line { context: Some(b"unnamed project value"), parameters: &[body.into()], ..line };
     let line = Line { statement: Some(b"SELECT 'canary_2', \"project\""), ..line };
     assert_eq!(line.mask().context.unwrap(), b"unnamed project ***");
     let line = Line { message: Some(b"a canary_2"), ..line };
@@ -339,9 +355,13 @@ fn a_misquoted_value_is_masked_in_the_statement_too() {
 
 #[test]
 fn refusals_of_our_objects_are_recognised() {
-    let refused = |format: &str, message: &str, statement: &str| {
-        denial::refused(format.as_bytes(), message.as_bytes(), statement.as_bytes())
+    let within = |path: &str, format: &str, message: &str, statement: &str| {
+        let [format, message, statement, path] =
+            [format, message, statement, path].map(str::as_bytes);
+        denial::refused(format, message, statement, path)
     };
+    let refused =
+        |format: &str, message: &str, statement: &str| within("public", format, message, statement);
     let function = "permission denied for function %s";
     let table = "permission denied for table %s";
     let schema = "permission denied for schema %s";
@@ -358,7 +378,20 @@ fn refusals_of_our_objects_are_recognised() {
     // Others have settings too.
     let settings = "permission denied for table settings";
     assert_eq!(refused(table, settings, "TABLE settings"), None);
-    assert_eq!(refused(table, settings, "TABLE meshhook_secrets.settings"), Some("settings"));
+    for ours in ["TABLE meshhook_secrets.settings", "TABLE Meshhook_Secrets.Settings"] {
+        assert_eq!(refused(table, settings, ours), Some("settings"));
+    }
+    let path = "\"$user\", Meshhook_Secrets";
+    assert_eq!(within(path, table, settings, "TABLE settings"), Some("settings"));
+    for name in ["audit_log", "audit_log_2026_11", "audit_keys", "data_keys", "health", "metrics"] {
+        let text = format!("permission denied for table {name}");
+        assert_eq!(refused(table, &text, "TABLE x"), None, "{name}");
+        assert!(within(path, table, &text, "TABLE x").is_some(), "{name}");
+    }
+    for name in ["seal", "unseal", "doctor"] {
+        let text = format!("permission denied for function {name}");
+        assert_eq!(refused(function, &text, "EXECUTE p"), Some(name));
+    }
     assert_eq!(refused(function, "permission denied for function f", "SELECT 1"), None);
     assert_eq!(refused("%s", "permission denied for function secret_get", "SELECT 1"), None);
 }

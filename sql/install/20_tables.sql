@@ -32,6 +32,8 @@ CREATE TABLE meshhook_secrets.data_keys (
 );
 CREATE UNIQUE INDEX data_keys_one_active ON meshhook_secrets.data_keys (project_id)
   WHERE status OPERATOR(pg_catalog.=) 'active';
+CREATE INDEX data_keys_disabled ON meshhook_secrets.data_keys (project_id)
+  WHERE status OPERATOR(pg_catalog.=) 'disabled';
 CREATE INDEX data_keys_by_kek ON meshhook_secrets.data_keys (kek_id, project_id, dek_version);
 -- No foreign key to kek_storage: it would look with the transaction's snapshot, which may be older than
 -- the active KEK. Whoever wraps holds the KEK's row, and KEKs are never deleted.

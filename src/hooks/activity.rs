@@ -27,11 +27,15 @@ pub fn mask() {
     }
     // SAFETY: PostgreSQL keeps the statement's text as long as it is the current one.
     let text = unsafe { CStr::from_ptr(id.text) }.to_bytes();
+    // Others see no more of it than this. A literal that is cut there is masked to the end.
+    // SAFETY: a setting, fixed at the server's start.
+    let size = usize::try_from(unsafe { pg_sys::pgstat_track_activity_query_size }).unwrap_or(0);
+    let text = text.get(..size).unwrap_or(text);
     if !sql::has_strings(text) {
         return;
     }
-    let masked = sql::mask(text, Also::default()).text;
-    let masked = CString::new(masked).unwrap_or_else(|_| c"***".to_owned());
+    let masked = CString::new(sql::mask(text, Also::default()));
+    let masked = masked.unwrap_or_else(|_| c"***".to_owned());
     // SAFETY: a C string that is copied; state of this backend.
     unsafe { show(&masked) }
 }

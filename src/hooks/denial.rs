@@ -8,7 +8,8 @@ use meshhook_secrets_core::redact::denial::refused;
 ///
 /// The transaction is failing: nothing here may look into tables.
 pub fn notice(format: &[u8], message: &[u8], statement: &[u8]) {
-    if let Some(action) = refused(format, message, statement) {
+    let path = server::setting(c"search_path").unwrap_or_default();
+    if let Some(action) = refused(format, message, statement, path.as_bytes()) {
         grant_denied(action);
     }
 }

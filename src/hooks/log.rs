@@ -11,9 +11,11 @@ use meshhook_secrets_core::redact::{
     MASK,
     lexer::{Kind, Tokens},
     line::{Line, MaskedLine},
+    taint,
 };
 use pgrx::pg_sys::{self, ErrorData};
 use std::{
+    borrow::Cow,
     ffi::{CStr, CString, c_char},
     panic::catch_unwind,
     ptr::null_mut,
@@ -120,7 +122,6 @@ unsafe fn prepare(error: *mut ErrorData) -> Option<Prepared> {
             activity::mask();
         }
         let (parameters, unknown_parameters) = parameters(statement);
-        let parameters: Vec<&[u8]> = parameters.iter().map(Vec::as_slice).collect();
         // Positions count characters.
         let countable = pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32
             || statement.is_some_and(<[u8]>::is_ascii);
@@ -274,11 +275,14 @@ fn is_fastpath() -> bool {
     }
 }
 
+/// Parameters where they are, and those that had to be written anew.
+type Parameters<'a> = Vec<Cow<'a, [u8]>>;
+
 /// The parameters of the client's statement, and whether there are more that cannot be read.
 ///
 /// # Safety
-/// `statement` is the current one.
-unsafe fn parameters(statement: Option<&[u8]>) -> (Vec<Vec<u8>>, bool) {
+/// `statement` is the current one, and the result does not outlive its portal.
+unsafe fn parameters<'a>(statement: Option<&[u8]>) -> (Parameters<'a>, bool) {
     let Some(statement) = statement else { return (Vec::new(), false) };
     let has_parameters = Tokens::of(statement).any(|token| {
         token.kind == Kind::Other && token.whole.len() > 1 && statement[token.whole.start] == b'$'
@@ -304,8 +308,8 @@ unsafe fn parameters(statement: Option<&[u8]>) -> (Vec<Vec<u8>>, bool) {
 }
 
 /// # Safety
-/// Valid or null.
-unsafe fn read_parameters(list: pg_sys::ParamListInfo) -> (Vec<Vec<u8>>, bool) {
+/// Valid or null, and the result does not outlive it.
+unsafe fn read_parameters<'a>(list: pg_sys::ParamListInfo) -> (Parameters<'a>, bool) {
     // SAFETY: see above; a parameter's datum is of its type.
     unsafe {
         if list.is_null() || (*list).paramFetch.is_some() {
@@ -313,7 +317,12 @@ unsafe fn read_parameters(list: pg_sys::ParamListInfo) -> (Vec<Vec<u8>>, bool) {
         }
         let mut values = Vec::new();
         let mut unknown = false;
-        for parameter in (*list).params.as_slice((*list).numParams.max(0) as usize) {
+        let list = (*list).params.as_slice((*list).numParams.max(0) as usize);
+        // Running out of memory must not end the server. Of a bytea, both spellings.
+        if values.try_reserve_exact(2 * list.len()).is_err() {
+            return (Vec::new(), true);
+        }
+        for parameter in list {
             if parameter.isnull {
                 continue;
             }
@@ -333,9 +342,12 @@ unsafe fn read_parameters(list: pg_sys::ParamListInfo) -> (Vec<Vec<u8>>, bool) {
                         pgrx::varsize_any_exhdr(datum),
                     );
                     if parameter.ptype == pg_sys::BYTEAOID {
-                        values.push(bytes.iter().flat_map(|byte| hex(*byte)).collect());
+                        match hex(bytes) {
+                            Some(digits) => values.push(Cow::Owned(digits)),
+                            None => unknown = true,
+                        }
                     }
-                    values.push(bytes.to_vec());
+                    values.push(Cow::Borrowed(bytes));
                 }
                 // No values of secrets.
                 pg_sys::UUIDOID
@@ -357,6 +369,12 @@ unsafe fn read_parameters(list: pg_sys::ParamListInfo) -> (Vec<Vec<u8>>, bool) {
     }
 }
 
-fn hex(byte: u8) -> [u8; 2] {
-    [byte >> 4, byte & 0xf].map(|digit| b"0123456789abcdef"[usize::from(digit)])
+/// Hexadecimal digits; `None` if they are too many to be looked for.
+fn hex(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut digits = Vec::new();
+    let length = bytes.len().checked_mul(2).filter(|length| *length <= taint::LONGEST)?;
+    digits.try_reserve_exact(length).ok()?;
+    let digit = |value: u8| b"0123456789abcdef"[usize::from(value)];
+    digits.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]));
+    Some(digits)
 }

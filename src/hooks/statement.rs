@@ -23,13 +23,14 @@ pub struct Id {
     /// PostgreSQL's `debug_query_string`.
     pub text: *const c_char,
     start: i64,
-    client: bool,
+    timed: bool,
 }
 
 impl Id {
-    /// Whether another statement has another one. Background workers need not set the time.
+    /// Whether another statement has another one. Background workers need not set the time; those of
+    /// parallel queries have the leader's.
     pub fn is_reliable(&self) -> bool {
-        self.client
+        self.timed
     }
 }
 
@@ -52,6 +53,7 @@ thread_local! {
 }
 
 static PREVIOUS_ANALYZE: OnceLock<pg_sys::post_parse_analyze_hook_type> = OnceLock::new();
+static PREVIOUS_START: OnceLock<pg_sys::ExecutorStart_hook_type> = OnceLock::new();
 static PREVIOUS_RUN: OnceLock<pg_sys::ExecutorRun_hook_type> = OnceLock::new();
 static PREVIOUS_UTILITY: OnceLock<pg_sys::ProcessUtility_hook_type> = OnceLock::new();
 
@@ -61,6 +63,8 @@ pub fn init() {
     unsafe {
         PREVIOUS_ANALYZE.get_or_init(|| pg_sys::post_parse_analyze_hook);
         pg_sys::post_parse_analyze_hook = Some(on_analyze);
+        PREVIOUS_START.get_or_init(|| pg_sys::ExecutorStart_hook);
+        pg_sys::ExecutorStart_hook = Some(on_start);
         PREVIOUS_RUN.get_or_init(|| pg_sys::ExecutorRun_hook);
         pg_sys::ExecutorRun_hook = Some(on_run);
         PREVIOUS_UTILITY.get_or_init(|| pg_sys::ProcessUtility_hook);
@@ -76,7 +80,7 @@ pub fn current() -> Option<Id> {
         (!text.is_null()).then(|| Id {
             text,
             start: GetCurrentStatementStartTimestamp(),
-            client: !pg_sys::MyProcPort.is_null(),
+            timed: !pg_sys::MyProcPort.is_null() || pg_sys::ParallelWorkerNumber >= 0,
         })
     }
 }
@@ -192,6 +196,18 @@ fn about_to_run() {
     });
 }
 
+/// A client that binds a query starts it, and need not run it.
+unsafe extern "C-unwind" fn on_start(query: *mut pg_sys::QueryDesc, flags: i32) {
+    about_to_run();
+    // SAFETY: PostgreSQL's arguments; no destructor lives here.
+    unsafe {
+        match PREVIOUS_START.get() {
+            Some(Some(previous)) => previous(query, flags),
+            _ => standard_ExecutorStart(query, flags),
+        }
+    }
+}
+
 unsafe extern "C-unwind" fn on_run(
     query: *mut pg_sys::QueryDesc,
     direction: pg_sys::ScanDirection::Type,
@@ -237,6 +253,7 @@ unsafe extern "C-unwind" fn on_utility(
 
 // Undecorated: errors pass through them.
 unsafe extern "C-unwind" {
+    fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: i32);
     #[cfg(not(feature = "pg18"))]
     fn standard_ExecutorRun(
         query: *mut pg_sys::QueryDesc,

@@ -49,7 +49,7 @@ pub struct Acting {
 
 impl Acting {
     /// Acts as the owner of our tables, for our own statements on tables that nobody else may
-    /// touch. They use qualified names and operators only.
+    /// touch. They use qualified names and operators only, or, as doctor's, a pinned search_path.
     pub fn as_owner() -> Result<Self> {
         let table = super::scan::relation_id("secret_versions")?;
         Ok(Self::as_role(owner_of(table)?))

@@ -37,7 +37,7 @@ pub fn examine() -> Result<Vec<Finding>> {
     findings.extend(life_of_keks()?);
     findings.extend(root_key_source());
     findings.extend(memory()?);
-    findings.extend(doctor::findings()?);
+    findings.extend(doctor::findings()?.into_iter().map(discreet));
     findings.sort_by_key(|finding| match finding.severity.as_str() {
         CRITICAL => 0,
         WARNING => 1,
@@ -259,6 +259,15 @@ fn in_shell(command: &str) -> String {
     } else {
         String::from("-- Ask as a superuser for the command: it names the root key file.")
     }
+}
+
+/// Without what only superusers may see: the list of preloaded libraries.
+fn discreet(finding: Finding) -> Finding {
+    if finding.finding != "preload_order" || user::is_superuser() {
+        return finding;
+    }
+    let remedy = "-- Ask as a superuser for the command: it names all preloaded libraries.";
+    Finding { remedy: String::from(remedy), ..finding }
 }
 
 fn found(

@@ -70,6 +70,11 @@ const ROTATION_LATE: i64 = 10 * 60 * 1_000_000;
 
 /// The worst of what is the matter.
 pub fn health() -> Result<Health> {
+    health_with(data_keys::sealed_projects)
+}
+
+/// As [`health`], for a caller that may know already how many projects are sealed.
+pub fn health_with(sealed_projects: impl FnOnce() -> Result<i64>) -> Result<Health> {
     let status = keyring::status()?;
     if status.sealed {
         let remedy = format!("-- {}\nSELECT meshhook_secrets.unseal();", status.remedy);
@@ -81,7 +86,7 @@ pub fn health() -> Result<Health> {
         let text = format!("The active KEK needs root key {}.", kek.root_key_id);
         return Ok(Cause::new(text, PUT_BACK, status.since).makes(State::Sealed));
     }
-    Ok(match degraded(&stored, &missing, status.since)? {
+    Ok(match degraded(&stored, &missing, status.since, sealed_projects)? {
         Some(cause) => cause.makes(State::Degraded),
         None => Health {
             state: State::Ok,
@@ -99,6 +104,7 @@ fn degraded(
     stored: &[StoredKek],
     missing: &[&StoredKek],
     opened: Timestamp,
+    sealed_projects: impl FnOnce() -> Result<i64>,
 ) -> Result<Option<Cause>> {
     if let Some(cause) = no_active_kek(stored) {
         return Ok(Some(cause));
@@ -113,7 +119,7 @@ fn degraded(
     if let Some(cause) = rotation_problem(stored)? {
         return Ok(Some(cause));
     }
-    switched_off(stored)
+    switched_off(stored, sealed_projects)
 }
 
 /// Before the first secret there is no KEK, and nothing amiss.
@@ -175,7 +181,10 @@ fn rotation_problem(stored: &[StoredKek]) -> Result<Option<Cause>> {
 const UNSEAL: &str = "SELECT meshhook_secrets.unseal(d.project_id) FROM (SELECT DISTINCT project_id FROM meshhook_secrets.data_keys WHERE status = 'disabled') d;";
 
 /// What somebody switched off and left so.
-fn switched_off(stored: &[StoredKek]) -> Result<Option<Cause>> {
+fn switched_off(
+    stored: &[StoredKek],
+    sealed_projects: impl FnOnce() -> Result<i64>,
+) -> Result<Option<Cause>> {
     for kek in stored.iter().filter(|kek| has(kek, KekStatus::Disabled)) {
         let wraps = data_keys::count_of_kek(kek.kek_id)?;
         if wraps > 0 {
@@ -184,7 +193,7 @@ fn switched_off(stored: &[StoredKek]) -> Result<Option<Cause>> {
             return Ok(Some(Cause::new(text, remedy, None)));
         }
     }
-    Ok(match data_keys::sealed_projects()? {
+    Ok(match sealed_projects()? {
         0 => None,
         1 => Some(Cause::new("One project is sealed.", UNSEAL, None)),
         count => Some(Cause::new(format!("{count} projects are sealed."), UNSEAL, None)),

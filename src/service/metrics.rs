@@ -75,16 +75,17 @@ fn traffic() -> Vec<Metric> {
 
 fn state() -> Result<Vec<Metric>> {
     let sealed = keyring::status()?.sealed;
+    let sealed_projects = data_keys::sealed_projects()?;
     Ok(vec![
         gauge(
             "meshhook_secrets_health",
-            Some(f64::from(health::health()?.state as u8)),
+            Some(f64::from(health::health_with(|| Ok(sealed_projects))?.state as u8)),
             "0 ok, 1 degraded, 2 sealed; meshhook_secrets.health() says why.",
         ),
         gauge("meshhook_secrets_sealed", flag(sealed), "1 while the server has no root key."),
         gauge(
             "meshhook_secrets_sealed_projects",
-            Some(data_keys::sealed_projects()? as f64),
+            Some(sealed_projects as f64),
             "Projects that are sealed one by one.",
         ),
     ])

@@ -11,6 +11,8 @@ use crate::{
         user::Acting,
     },
 };
+use meshhook_secrets_core::redact::lexer::{Kind, Tokens};
+use pgrx::pg_sys::Oid;
 
 /// Something that should be known or changed.
 pub struct Finding {
@@ -43,11 +45,28 @@ pub fn findings() -> Result<Vec<Finding>> {
             findings.extend((0..found.count()).map(|row| Finding {
                 severity: text(row, 1),
                 finding: text(row, 2),
-                detail: text(row, 3),
-                remedy: text(row, 4),
+                detail: text(row, 3).replace(char::is_control, ""),
+                remedy: safe(text(row, 4), found.get(row, 5)),
             }));
             Ok(())
         })?;
     }
     Ok(findings)
+}
+
+/// A remedy is read by lines: one in which a name (somebody else's choice) makes lines of its own is
+/// replaced. In SQL such names stand in quotes; `object` is whose name it may be.
+fn safe(remedy: String, object: Option<Oid>) -> String {
+    let text = remedy.as_bytes();
+    let is_suspect = Tokens::of(text).any(|token| {
+        matches!(token.kind, Kind::Quoted | Kind::String { .. } | Kind::Dollar)
+            && (!token.closed || remedy[token.body].chars().any(char::is_control))
+    });
+    match (is_suspect, object) {
+        (false, _) => remedy,
+        (true, Some(oid)) => {
+            format!("-- The name has control characters: look at OID {}", oid.to_u32())
+        }
+        (true, None) => String::from("-- The name has control characters: look at the catalogs"),
+    }
 }

@@ -1,6 +1,6 @@
 //! PostgreSQL's own refusals of our objects: the calls that never reach us.
 
-use super::lexer::{Kind, Tokens, find};
+use super::lexer::{Kind, Tokens};
 use super::names::Names;
 
 /// Our schema.
@@ -76,19 +76,24 @@ pub const RELATIONS: &[&str] = &[
     "settings",
 ];
 
-/// Names that others have too: they are ours only in statements that mention our schema.
-const COMMON: &[&str] = &["doctor", "health", "metrics", "seal", "settings", "unseal"];
+/// Names that others have too: they are ours only in statements that mention our schema, or where it
+/// is in the search_path.
+const COMMON: &[&str] = &["audit_keys", "audit_log", "data_keys", "health", "metrics", "settings"];
 
 /// The function (or table) of ours that was refused, of a message with SQLSTATE 42501 made from
 /// `format`; `None` if it was none of ours.
-pub fn refused(format: &[u8], message: &[u8], statement: &[u8]) -> Option<&'static str> {
+pub fn refused(
+    format: &[u8],
+    message: &[u8],
+    statement: &[u8],
+    search_path: &[u8],
+) -> Option<&'static str> {
     let kind = format.strip_prefix(b"permission denied for ")?.strip_suffix(b" %s")?;
     let all = || FUNCTIONS.iter().chain(RELATIONS).copied();
+    let schema = Names::of(vec![SCHEMA.as_bytes().to_vec()]);
     if kind == b"schema" {
-        let schema = Names::of(vec![SCHEMA.as_bytes().to_vec()]);
         return schema.mentioned_in(message).then(|| called(statement).unwrap_or(SCHEMA));
     }
-    let of_ours = find(statement, SCHEMA.as_bytes()).is_some();
     // In every language the message has the name in it; the longest one that fits.
     let mut words = message.split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_').rev();
     words
@@ -97,21 +102,24 @@ pub fn refused(format: &[u8], message: &[u8], statement: &[u8]) -> Option<&'stat
             true => Some("audit_log"),
             false => all().find(|name| name.as_bytes() == word),
         })
-        .filter(|name| of_ours || !COMMON.contains(name))
+        .filter(|name| {
+            !COMMON.contains(name)
+                || schema.mentioned_in(statement)
+                || schema.mentioned_in(search_path)
+        })
 }
 
 /// The first object of our schema that a statement names.
 fn called(statement: &[u8]) -> Option<&'static str> {
     let is_code = |kind| !matches!(kind, Kind::Space | Kind::Comment);
-    let tokens: Vec<_> = Tokens::of(statement).filter(|token| is_code(token.kind)).collect();
-    let text = |at: usize| tokens.get(at).map(|token| &statement[token.body.clone()]);
-    (0..tokens.len()).find_map(|at| {
-        let qualified = text(at)?.eq_ignore_ascii_case(SCHEMA.as_bytes()) && text(at + 1)? == b".";
-        let name = text(at + 2).filter(|_| qualified)?;
-        FUNCTIONS
-            .iter()
-            .chain(RELATIONS)
-            .find(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
-            .copied()
+    let mut tokens = Tokens::of(statement)
+        .filter(|token| is_code(token.kind))
+        .map(|token| &statement[token.body]);
+    let (mut schema, mut dot) = (tokens.next()?, tokens.next()?);
+    tokens.find_map(|name| {
+        let qualified = schema.eq_ignore_ascii_case(SCHEMA.as_bytes()) && dot == b".";
+        (schema, dot) = (dot, name);
+        let mut ours = FUNCTIONS.iter().chain(RELATIONS);
+        ours.find(|ours| qualified && name.eq_ignore_ascii_case(ours.as_bytes())).copied()
     })
 }

@@ -1,11 +1,14 @@
 //! A whole log line.
 
 use super::{
-    MASK, report,
-    sql::{self, Also, Masked},
+    MASK,
+    buffer::copy,
+    report,
+    sql::{self, Also},
     taint::Taint,
     text,
 };
+use std::borrow::Cow;
 
 /// What the server is about to log.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,7 +43,7 @@ pub struct Line<'a> {
     /// Character of the internal query.
     pub internal_position: usize,
     /// The statement's parameters, as far as they were read.
-    pub parameters: &'a [&'a [u8]],
+    pub parameters: &'a [Cow<'a, [u8]>],
 }
 
 /// The line as it may be logged.
@@ -84,7 +87,7 @@ impl Line<'_> {
             _ => Some(mask(text)),
         };
         let mut part = |text: Option<&[u8]>, mask: fn(&[u8]) -> Vec<u8>| {
-            text.map(|text| free(text, mask).map_or_else(|| text.to_vec(), &mut clean))
+            text.map(|text| free(text, mask).map_or_else(|| copy(text), &mut clean))
         };
         let detail: fn(&[u8]) -> Vec<u8> =
             if raised { |text| text::cut(text, text::STOPS) } else { text::detail };
@@ -99,7 +102,7 @@ impl Line<'_> {
         };
         masked.message = self.message.map(|message| {
             if self.ours {
-                return message.to_vec();
+                return copy(message);
             }
             if let Some(report) = report::message(message, self.format, self.statement) {
                 return report;
@@ -110,7 +113,7 @@ impl Line<'_> {
             let by_format = if raised {
                 text::cut(message, b"")
             } else if self.names_only_objects() {
-                message.to_vec()
+                copy(message)
             } else {
                 text::message(message, self.format)
             };
@@ -176,7 +179,6 @@ fn mask_statement(
 ) -> (Option<Vec<u8>>, usize) {
     // A place in a statement that is not logged says nothing of it.
     let Some(statement) = statement else { return (None, position) };
-    let masked: Masked = sql::mask(statement, also);
-    let position = masked.position(statement, position).unwrap_or(0);
-    (Some(masked.text), position)
+    let (masked, position) = sql::mask_at(statement, also, position);
+    (Some(masked), position)
 }

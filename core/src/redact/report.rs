@@ -2,9 +2,10 @@
 
 use super::{
     MASK,
+    buffer::{Buffer, join},
     lexer::{Kind, Tokens, find},
     sql::{self, Also},
-    text::{cut, join, parameters},
+    text::{cut, parameters},
 };
 
 /// The formats of PostgreSQL's messages that end with the statement.
@@ -27,10 +28,7 @@ pub fn carries_statement(format: &[u8]) -> bool {
 pub fn message(text: &[u8], format: &[u8], statement: Option<&[u8]>) -> Option<Vec<u8>> {
     if carries_statement(format) {
         return Some(match statement.and_then(|statement| text.strip_suffix(statement)) {
-            Some(start) => {
-                let masked = sql::mask(&text[start.len()..], Also::default());
-                join(&[start, &masked.text])
-            }
+            Some(start) => join(&[start, &sql::mask(&text[start.len()..], Also::default())]),
             None => cut(text, b":"),
         });
     }
@@ -54,17 +52,20 @@ fn plan(text: &[u8]) -> Vec<u8> {
     let query = &text[start..];
     let end = query_end(query, |rest| rest.starts_with(PARAMETERS) || is_plan(rest));
     let mut rest = &query[end..];
-    let mut out = join(&[&text[..start], &sql::mask(&query[..end], Also::default()).text]);
-    if let Some(list) = rest.strip_prefix(PARAMETERS) {
-        out.extend_from_slice(PARAMETERS);
-        let Some((masked, length)) = parameters(list) else {
-            out.extend_from_slice(MASK);
-            return out;
+    let query = sql::mask(&query[..end], Also::default());
+    let mut list = None;
+    if let Some(found) = rest.strip_prefix(PARAMETERS) {
+        let Some((masked, length)) = parameters(found) else {
+            return join(&[&text[..start], &query, PARAMETERS, MASK]);
         };
-        out.extend_from_slice(&masked);
-        rest = &list[length..];
+        list = Some(masked);
+        rest = &found[length..];
     }
-    join(&[&out, &sql::mask(rest, Also { keep_numbers: true, ..Also::default() }).text])
+    let plan = sql::mask(rest, Also { keep_numbers: true, ..Also::default() });
+    match list {
+        Some(list) => join(&[&text[..start], &query, PARAMETERS, &list, &plan]),
+        None => join(&[&text[..start], &query, &plan]),
+    }
 }
 
 /// Where the statement ends: at a line, outside of literals and comments, that is what follows it.
@@ -86,25 +87,34 @@ fn is_plan(text: &[u8]) -> bool {
 }
 
 /// pgaudit: the statement is the eighth field of a line of comma-separated ones, its parameters the
-/// ninth.
+/// ninth; at most one follows.
 fn audit(text: &[u8]) -> Option<Vec<u8>> {
-    let mut out = b"AUDIT: ".to_vec();
+    const UNKNOWN: [&[u8]; 3] = [b"<none>", b"<not logged>", b"<previously logged>"];
+    let mut out = Buffer::with_room(text.len());
+    out.add(b"AUDIT: ");
     let mut rest = text.strip_prefix(b"AUDIT: ")?;
-    for field in 0.. {
-        let (value, quoted, length) = csv(rest)?;
-        let masked = match field {
-            7 => sql::mask(&value, Also::default()).text,
-            8 if !matches!(&value[..], b"<none>" | b"<not logged>" | b"<previously logged>") => {
-                MASK.to_vec()
+    for field in 0..10 {
+        let (value, quoted) = csv(rest)?;
+        rest = &rest[value.len() + if quoted { 2 } else { 0 }..];
+        let quote: &[u8] = if quoted { b"\"" } else { b"" };
+        out.add(quote);
+        match field {
+            7 if quoted => {
+                let statement = sql::mask(&undoubled(value)?, Also::default());
+                for part in statement.split_inclusive(|byte| *byte == b'"') {
+                    out.add(part);
+                    out.add(if part.ends_with(quote) { quote } else { b"" });
+                }
             }
-            _ => value,
-        };
-        write_csv(&mut out, &masked, quoted);
-        rest = &rest[length..];
+            7 => out.add(&sql::mask(value, Also::default())),
+            8 if !UNKNOWN.contains(&value) => out.add(MASK),
+            _ => out.add(value),
+        }
+        out.add(quote);
         match rest.split_first() {
-            None => return Some(out),
+            None => return out.text(),
             Some((b',', after)) => {
-                out.push(b',');
+                out.add(b",");
                 rest = after;
             }
             Some(_) => return None,
@@ -113,40 +123,30 @@ fn audit(text: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-/// The first field: its value, whether it is in quotes, and its length.
-fn csv(text: &[u8]) -> Option<(Vec<u8>, bool, usize)> {
-    if text.first() != Some(&b'"') {
+/// The first field as it is written, without the quotes around it, and whether there are any.
+fn csv(text: &[u8]) -> Option<(&[u8], bool)> {
+    let Some(quoted) = text.strip_prefix(b"\"") else {
         let length = text.iter().position(|byte| *byte == b',').unwrap_or(text.len());
-        return Some((text[..length].to_vec(), false, length));
-    }
-    let mut value = Vec::new();
-    let mut at = 1;
+        return Some((&text[..length], false));
+    };
+    let mut at = 0;
     loop {
-        match (text.get(at)?, text.get(at + 1)) {
-            (b'"', Some(b'"')) => {
-                value.push(b'"');
-                at += 2;
-            }
-            (b'"', _) => return Some((value, true, at + 1)),
-            (byte, _) => {
-                value.push(*byte);
-                at += 1;
-            }
+        match (quoted.get(at)?, quoted.get(at + 1)) {
+            (b'"', Some(b'"')) => at += 2,
+            (b'"', _) => return Some((&quoted[..at], true)),
+            _ => at += 1,
         }
     }
 }
 
-fn write_csv(out: &mut Vec<u8>, value: &[u8], quoted: bool) {
-    if !quoted {
-        out.extend_from_slice(value);
-        return;
+/// A field with its doubled quotes made single.
+fn undoubled(field: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Buffer::with_room(field.len());
+    let mut rest = field;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'"') {
+        out.add(&rest[..=at]);
+        rest = rest.get(at + 2..)?;
     }
-    out.push(b'"');
-    for byte in value {
-        if *byte == b'"' {
-            out.push(b'"');
-        }
-        out.push(*byte);
-    }
-    out.push(b'"');
+    out.add(rest);
+    out.text()
 }

@@ -2,19 +2,9 @@
 
 use super::{
     MASK,
+    buffer::Buffer,
     lexer::{Kind, Token, Tokens},
-    room,
 };
-use std::ops::Range;
-
-/// A masked statement, and what became of its places.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Masked {
-    /// The statement.
-    pub text: Vec<u8>,
-    /// What was replaced, and where the replacement is.
-    cuts: Vec<(Range<usize>, Range<usize>)>,
-}
 
 /// What is masked beyond strings.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,55 +18,89 @@ pub struct Also<'a> {
 }
 
 /// `sql` with its literals masked.
-pub fn mask(sql: &[u8], also: Also) -> Masked {
-    let Some(text) = room(sql.len()) else {
-        return Masked { text: MASK.to_vec(), cuts: vec![(0..sql.len(), 0..MASK.len())] };
-    };
-    let mut masked = Masked { text, cuts: Vec::new() };
+pub fn mask(sql: &[u8], also: Also) -> Vec<u8> {
+    mask_at(sql, also, 0).0
+}
+
+/// As [`mask`], with the place where the character at `position` (counted from 1) is then; 0 if that
+/// cannot be said. A place inside a literal becomes the literal's start.
+pub fn mask_at(sql: &[u8], also: Also, position: usize) -> (Vec<u8>, usize) {
+    let place = byte_of(sql, position);
+    let mut moved = None;
+    let mut out = Buffer::with_room(sql.len());
     for token in Tokens::of(sql) {
-        let start = masked.text.len();
-        if !hide(sql, &token, &also, &mut masked.text) {
-            masked.text.extend_from_slice(&sql[token.whole]);
-        } else {
-            masked.cuts.push((token.whole, start..masked.text.len()));
+        let start = out.bytes().len();
+        let within = place.filter(|place| token.whole.contains(place));
+        let hidden = hide(sql, &token, &also, &mut out);
+        if let Some(place) = within {
+            moved = Some(if hidden { start } else { start + place - token.whole.start });
+        }
+        if !hidden {
+            out.add(&sql[token.whole]);
         }
     }
-    masked
+    if place == Some(sql.len()) {
+        moved = Some(out.bytes().len());
+    }
+    let Some(text) = out.text() else { return (MASK.to_vec(), 0) };
+    let position = moved.and_then(|moved| text.get(..moved)).map_or(0, |before| {
+        1 + before.iter().copied().filter(|byte| starts_character(*byte)).count()
+    });
+    (text, position)
+}
+
+/// Where the character at `position` (counted from 1) begins; the end of the text is a position too.
+fn byte_of(text: &[u8], position: usize) -> Option<usize> {
+    let before = position.checked_sub(1)?;
+    let mut starts = (0..text.len()).filter(|at| starts_character(text[*at]));
+    let mut passed = 0;
+    for start in starts.by_ref() {
+        if passed == before {
+            return Some(start);
+        }
+        passed += 1;
+    }
+    (passed == before).then_some(text.len())
+}
+
+/// Whether a byte of UTF-8 is the first of its character.
+fn starts_character(byte: u8) -> bool {
+    byte & 0xc0 != 0x80
 }
 
 /// Writes what stands for a token that is to be masked; `false` if it is not.
-fn hide(sql: &[u8], token: &Token, also: &Also, out: &mut Vec<u8>) -> bool {
+fn hide(sql: &[u8], token: &Token, also: &Also, out: &mut Buffer) -> bool {
     let body = &sql[token.body.clone()];
     if body.is_empty() {
         return false;
     }
     match token.kind {
         Kind::String { .. } => {
-            out.extend_from_slice(&sql[token.whole.start..token.body.start]);
-            out.extend_from_slice(MASK);
+            out.add(&sql[token.whole.start..token.body.start]);
+            out.add(MASK);
             if token.closed {
-                out.push(b'\'');
+                out.add(b"'");
             }
         }
         // The tag is the author's text too.
         Kind::Dollar => {
-            out.extend_from_slice(b"$$");
-            out.extend_from_slice(MASK);
+            out.add(b"$$");
+            out.add(MASK);
             if token.closed {
-                out.extend_from_slice(b"$$");
+                out.add(b"$$");
             }
         }
-        Kind::Number if !also.keep_numbers => out.extend_from_slice(MASK),
+        Kind::Number if !also.keep_numbers => out.add(MASK),
         Kind::Quoted if !token.closed || !is_name(body) || also.names(body) => {
-            out.push(b'"');
-            out.extend_from_slice(MASK);
+            out.add(b"\"");
+            out.add(MASK);
             if token.closed {
-                out.push(b'"');
+                out.add(b"\"");
             }
         }
-        Kind::Word if also.unquoted && also.names(body) => out.extend_from_slice(MASK),
+        Kind::Word if also.unquoted && also.names(body) => out.add(MASK),
         // An unterminated comment may be anything.
-        Kind::Comment if !token.closed => out.extend_from_slice(b"/****"),
+        Kind::Comment if !token.closed => out.add(b"/****"),
         _ => return false,
     }
     true
@@ -112,32 +136,4 @@ pub fn has_strings(sql: &[u8]) -> bool {
             _ => false,
         }
     })
-}
-
-impl Masked {
-    /// Where the character at `position` of `sql` (counted from 1) is now; `None` if it cannot be
-    /// said. A place inside a literal becomes the literal's start.
-    pub fn position(&self, sql: &[u8], position: usize) -> Option<usize> {
-        let starts = |byte: &u8| (*byte & 0xc0) != 0x80;
-        let before = position.checked_sub(1)?;
-        // The end of the statement is a position too.
-        let byte = match sql.iter().enumerate().filter(|(_, byte)| starts(byte)).nth(before) {
-            Some((byte, _)) => byte,
-            None if sql.iter().filter(|byte| starts(byte)).count() == before => sql.len(),
-            None => return None,
-        };
-        let (mut from, mut to) = (0, 0);
-        for (cut, replacement) in &self.cuts {
-            if cut.start > byte {
-                break;
-            }
-            if byte < cut.end {
-                (from, to) = (byte, replacement.start);
-                break;
-            }
-            (from, to) = (cut.end, replacement.end);
-        }
-        let place = self.text.get(..to + (byte - from))?;
-        Some(1 + place.iter().filter(|byte| starts(byte)).count())
-    }
 }

@@ -2,16 +2,17 @@
 
 use super::{
     MASK,
+    buffer::{Buffer, copy},
     lexer::{Kind, Tokens, find},
-    room,
     sql::is_name,
 };
 
 /// Shorter ones are not looked for: they are in every other word.
 const SHORTEST: usize = 4;
-/// More than these, or longer altogether, are too many to look for.
+/// More than these, or longer altogether, are too many to keep and to look for.
 const MOST: usize = 1000;
-const LONGEST: usize = 4 << 20;
+/// The length of all of them.
+pub const LONGEST: usize = 4 << 20;
 /// Steps after which looking takes too long.
 const STEPS: usize = 50_000_000;
 
@@ -20,6 +21,8 @@ const STEPS: usize = 50_000_000;
 pub struct Taint {
     values: Vec<Vec<u8>>,
     bytes: usize,
+    steps: usize,
+    /// Too many: nothing that is not proven to be harmless may stay, and nothing more is kept.
     overflow: bool,
 }
 
@@ -27,19 +30,34 @@ impl Taint {
     /// Adds the strings of a statement.
     pub fn add_statement(&mut self, sql: &[u8]) {
         for token in Tokens::of(sql) {
+            if self.overflow {
+                return;
+            }
             let body = &sql[token.body.clone()];
             match token.kind {
                 Kind::String { .. } => {
                     self.add(body);
-                    if body.iter().any(|byte| matches!(byte, b'\'' | b'\\')) {
-                        self.add(&without(body, b'\''));
-                        self.add(&without(&without(body, b'\''), b'\\'));
+                    if !self.overflow && body.iter().any(|byte| matches!(byte, b'\'' | b'\\')) {
+                        self.add_meant(body);
                     }
                 }
                 Kind::Dollar => self.add(body),
                 Kind::Quoted if !is_name(body) => self.add(body),
                 _ => {}
             }
+        }
+    }
+
+    /// Adds what a literal stands for, by either reading of its backslashes.
+    fn add_meant(&mut self, body: &[u8]) {
+        let single = without(body, b'\'');
+        let plain = single.as_deref().and_then(|single| without(single, b'\\'));
+        match (single, plain) {
+            (Some(single), Some(plain)) => {
+                self.add(&single);
+                self.add(&plain);
+            }
+            _ => self.overflow = true,
         }
     }
 
@@ -52,6 +70,9 @@ impl Taint {
         let mut start = None;
         let mut escaped = false;
         for (at, byte) in value.iter().enumerate() {
+            if self.overflow {
+                return;
+            }
             match (byte, escaped, start) {
                 (b'"', false, None) => start = Some(at + 1),
                 (b'"', false, Some(from)) => {
@@ -73,24 +94,40 @@ impl Taint {
 
     fn add_json(&mut self, body: &[u8]) {
         self.add_one(body);
-        if body.contains(&b'\\')
+        if !self.overflow
+            && body.contains(&b'\\')
             && let Ok(text) = std::str::from_utf8(body)
         {
-            self.add_one(unescaped(text).as_bytes());
+            match unescaped(text) {
+                Some(meant) => self.add_one(meant.as_bytes()),
+                None => self.overflow = true,
+            }
         }
     }
 
     fn add_one(&mut self, value: &[u8]) {
         let value = value.trim_ascii();
-        if value.len() < SHORTEST || self.values.iter().any(|known| known == value) {
+        if self.overflow || value.len() < SHORTEST {
             return;
         }
-        self.bytes += value.len();
-        if self.values.len() >= MOST || self.bytes > LONGEST {
+        self.steps += self.values.len();
+        if self.values.iter().any(|known| known == value) {
+            self.overflow = self.steps > STEPS;
+            return;
+        }
+        self.bytes = self.bytes.saturating_add(value.len());
+        let mut kept = Vec::new();
+        if self.steps > STEPS
+            || self.values.len() >= MOST
+            || self.bytes > LONGEST
+            || self.values.try_reserve(1).is_err()
+            || kept.try_reserve_exact(value.len()).is_err()
+        {
             self.overflow = true;
             return;
         }
-        self.values.push(value.to_vec());
+        kept.extend_from_slice(value);
+        self.values.push(kept);
     }
 
     /// `text` with every occurrence of a known value masked.
@@ -98,30 +135,30 @@ impl Taint {
         if self.overflow || self.values.len().saturating_mul(text.len()) > STEPS {
             return MASK.to_vec();
         }
-        self.values.sort_by_key(|value| std::cmp::Reverse(value.len()));
-        let Some(mut left) = room(text.len()) else { return MASK.to_vec() };
-        left.extend_from_slice(text);
+        self.values.sort_unstable_by_key(|value| std::cmp::Reverse(value.len()));
+        let mut left = copy(text);
         for value in &self.values {
             if find(&left, value).is_none() {
                 continue;
             }
-            let Some(mut next) = room(left.len()) else { return MASK.to_vec() };
+            let mut next = Buffer::with_room(left.len());
             let mut rest = &left[..];
             while let Some(at) = find(rest, value) {
-                next.extend_from_slice(&rest[..at]);
-                next.extend_from_slice(MASK);
+                next.add(&rest[..at]);
+                next.add(MASK);
                 rest = &rest[at + value.len()..];
             }
-            next.extend_from_slice(rest);
-            left = next;
+            next.add(rest);
+            left = next.or_mask();
         }
         left
     }
 }
 
-/// Doubled ones become single; of backslashes, those that escape go.
-fn without(body: &[u8], escape: u8) -> Vec<u8> {
-    let mut out = Vec::with_capacity(body.len());
+/// Doubled ones become single; of backslashes, those that escape go. `None` if memory is short.
+fn without(body: &[u8], escape: u8) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    out.try_reserve_exact(body.len()).ok()?;
     let mut skipped = false;
     for byte in body {
         skipped = *byte == escape && !skipped;
@@ -129,18 +166,21 @@ fn without(body: &[u8], escape: u8) -> Vec<u8> {
             out.push(*byte);
         }
     }
-    out
+    Some(out)
 }
 
-/// A string of JSON as it is meant.
-fn unescaped(body: &str) -> String {
-    let mut out = String::with_capacity(body.len());
+/// A string of JSON as it is meant; `None` if memory is short.
+fn unescaped(body: &str) -> Option<String> {
+    // Never longer than it is written, but for one escape that is cut off.
+    let mut out = String::new();
+    out.try_reserve(body.len().saturating_add(8)).ok()?;
     let mut units = Vec::new();
     let mut chars = body.chars();
     while let Some(char) = chars.next() {
         let meant = match (char, (char == '\\').then(|| chars.next()).flatten()) {
             (_, Some('u')) => {
                 let hex: String = chars.by_ref().take(4).collect();
+                units.try_reserve(1).ok()?;
                 units.push(u16::from_str_radix(&hex, 16).unwrap_or(0xfffd));
                 continue;
             }
@@ -152,10 +192,14 @@ fn unescaped(body: &str) -> String {
             (_, Some(other)) => other,
             (char, None) => char,
         };
-        out.push_str(&String::from_utf16_lossy(&units));
-        units.clear();
+        flush(&mut units, &mut out);
         out.push(meant);
     }
-    out.push_str(&String::from_utf16_lossy(&units));
-    out
+    flush(&mut units, &mut out);
+    Some(out)
+}
+
+/// Moves what was escaped in UTF-16 to the text.
+fn flush(units: &mut Vec<u16>, out: &mut String) {
+    out.extend(char::decode_utf16(units.drain(..)).map(|unit| unit.unwrap_or('\u{fffd}')));
 }

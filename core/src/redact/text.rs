@@ -2,8 +2,9 @@
 
 use super::{
     MASK,
+    buffer::{Buffer, copy, join},
     lexer::{Kind, Tokens, find},
-    room, sql,
+    sql,
 };
 
 /// What opens a quotation in PostgreSQL's messages, in any language.
@@ -15,18 +16,14 @@ pub const STOPS: &[u8] = b"(:=[<\n";
 
 /// Everything before the first quotation, or the first of these bytes; what follows is masked.
 pub fn cut(text: &[u8], stops: &[u8]) -> Vec<u8> {
-    let Some(at) = stop(text, stops) else { return text.to_vec() };
+    let Some(at) = stop(text, stops) else { return copy(text) };
     let end = match std::str::from_utf8(&text[at..]).ok().and_then(|rest| rest.chars().next()) {
         Some('\n') => at,
         Some(char) => at + char.len_utf8(),
         None => at,
     };
-    let mut out = text[..end].to_vec();
-    if matches!(text.get(at), Some(b':' | b'=')) && text.get(end) == Some(&b' ') {
-        out.push(b' ');
-    }
-    out.extend_from_slice(MASK);
-    out
+    let spaced = matches!(text.get(at), Some(b':' | b'=')) && text.get(end) == Some(&b' ');
+    join(&[&text[..end], if spaced { b" " } else { b"" }, MASK])
 }
 
 /// Where the first quotation, or the first of these bytes, is. In a text that is not UTF-8, any byte
@@ -46,7 +43,7 @@ pub fn stop(text: &[u8], stops: &[u8]) -> Option<usize> {
 /// A list as PostgreSQL writes it (`$1 = 'a', $2 = NULL`), its values masked, up to the end or a
 /// line's end outside of them; with the length of what was read. `None` if it is no such list.
 pub fn parameters(text: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let mut out = Vec::new();
+    let mut out = Buffer::default();
     let mut at = 0;
     loop {
         let digits = text.get(at..)?.strip_prefix(b"$")?;
@@ -55,18 +52,18 @@ pub fn parameters(text: &[u8]) -> Option<(Vec<u8>, usize)> {
         if digits == 0 || text.get(value - 3..value)? != b" = " {
             return None;
         }
-        out.extend_from_slice(&text[at..value]);
+        out.add(&text[at..value]);
         if text[value..].starts_with(b"NULL") {
-            out.extend_from_slice(b"NULL");
+            out.add(b"NULL");
             at = value + 4;
         } else {
             at = quoted_end(text, value)?;
-            out.extend_from_slice(b"'***'");
+            out.add(b"'***'");
         }
         match text.get(at..)? {
-            [] | [b'\n', ..] => return Some((out, at)),
+            [] | [b'\n', ..] => return Some((out.text()?, at)),
             rest if rest.starts_with(b", $") => {
-                out.extend_from_slice(b", ");
+                out.add(b", ");
                 at += 2;
             }
             _ => return None,
@@ -109,7 +106,7 @@ pub fn detail(text: &[u8]) -> Vec<u8> {
     }
     for prefix in [&b"prepare: "[..], b"Failed process was running: "] {
         if let Some(statement) = text.strip_prefix(prefix) {
-            return join(&[prefix, &sql::mask(statement, sql::Also::default()).text]);
+            return join(&[prefix, &sql::mask(statement, sql::Also::default())]);
         }
     }
     if text.starts_with(b"Key (") {
@@ -155,50 +152,50 @@ fn deadlock(text: &[u8]) -> Vec<u8> {
     let queries = &text[end..];
     match stop(queries, b"") {
         Some(at) => join(&[&text[..end + at], MASK]),
-        None => text.to_vec(),
+        None => copy(text),
     }
 }
 
 /// A CONTEXT: what called what, innermost first.
 pub fn context(text: &[u8]) -> Vec<u8> {
-    let Some(mut out) = room(text.len()) else { return MASK.to_vec() };
+    let mut out = Buffer::with_room(text.len());
     let mut rest = text;
     while !rest.is_empty() {
         let line = line_of(rest);
         let mut length = line.len();
         if is_frame(line) {
-            out.extend_from_slice(line);
+            out.add(line);
         } else if let Some(opening) = STATEMENTS.iter().find(|opening| rest.starts_with(opening)) {
             let end = statement_end(rest, opening.len());
             let masked = sql::mask(&rest[opening.len()..end], sql::Also::default());
-            out.extend_from_slice(opening);
-            out.extend_from_slice(&masked.text);
-            out.push(b'"');
+            out.add(opening);
+            out.add(&masked);
+            out.add(b"\"");
             length = (end + 1).min(rest.len());
         } else if let Some(start) = parameters_start(line) {
-            out.extend_from_slice(&line[..start]);
+            out.add(&line[..start]);
             match parameters(&rest[start..]) {
                 Some((list, read)) => {
-                    out.extend_from_slice(&list);
+                    out.add(&list);
                     length = start + read;
                 }
                 None => {
-                    out.extend_from_slice(MASK);
-                    return out;
+                    out.add(MASK);
+                    return out.or_mask();
                 }
             }
         } else {
             // From here on there may be data, and data may look like anything.
-            out.extend_from_slice(&cut(rest, STOPS));
-            return out;
+            out.add(&cut(rest, STOPS));
+            return out.or_mask();
         }
         rest = &rest[length..];
         if let Some(after) = rest.strip_prefix(b"\n") {
-            out.push(b'\n');
+            out.add(b"\n");
             rest = after;
         }
     }
-    out
+    out.or_mask()
 }
 
 const STATEMENTS: [&[u8]; 4] = [
@@ -241,16 +238,17 @@ fn statement_end(text: &[u8], start: usize) -> usize {
     if text.ends_with(b"\"") { (text.len() - 1).max(start) } else { text.len() }
 }
 
-/// A message, by the format it was made from: what the format has in quotes is masked.
+/// A message, by the format it was made from: what the format has in quotes is masked. What it has
+/// outside of quotes may be a text with quotations of its own, which are masked to the end.
 pub fn message(text: &[u8], format: &[u8]) -> Vec<u8> {
     let conversion = format
         .windows(2)
         .position(|pair| matches!(pair[0], b'"' | b'\'' | b'`') && pair[1] == b'%');
     let english = find(format, b"%").is_some_and(|at| text.starts_with(&format[..at]));
-    if conversion.is_none() && (english || text == format) {
-        return text.to_vec();
+    if text == format || (conversion.is_none() && english && !has_text(format)) {
+        return copy(text);
     }
-    let Some(at) = stop(text, b"") else { return text.to_vec() };
+    let Some(at) = stop(text, b"") else { return copy(text) };
     // The end of the format, after its last conversion.
     let last = format.iter().rposition(|byte| *byte == b'%').unwrap_or(0);
     let end = format[last..].iter().position(|byte| matches!(byte, b'"' | b'\'' | b'`'));
@@ -258,6 +256,22 @@ pub fn message(text: &[u8], format: &[u8]) -> Vec<u8> {
     let is_ours =
         english && !end.is_empty() && text.ends_with(end) && at + 1 + end.len() <= text.len();
     if is_ours { join(&[&text[..=at], MASK, end]) } else { cut(text, b"") }
+}
+
+/// Whether a format has a conversion of a text: `%s`, `%.*s`, `%1$s`, `%-10s`, or one that is none of
+/// numbers.
+fn has_text(format: &[u8]) -> bool {
+    let mut rest = format;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
+        rest = &rest[at + 1..];
+        let flags = rest.iter().position(|byte| !b"0123456789.*$+- #'hljztq".contains(byte));
+        let Some(end) = flags else { return true };
+        if !b"%diouxXeEfFgGm".contains(&rest[end]) {
+            return true;
+        }
+        rest = &rest[end + 1..];
+    }
+    false
 }
 
 /// What a message has in double quotes.
@@ -274,14 +288,4 @@ pub fn has_keyword(statement: &[u8], keywords: &[&str]) -> bool {
         token.kind == Kind::Word
             && keywords.iter().any(|keyword| body.eq_ignore_ascii_case(keyword.as_bytes()))
     })
-}
-
-pub(crate) fn join(parts: &[&[u8]]) -> Vec<u8> {
-    let Some(mut out) = room(parts.iter().map(|part| part.len()).sum()) else {
-        return MASK.to_vec();
-    };
-    for part in parts {
-        out.extend_from_slice(part);
-    }
-    out
 }

@@ -39,21 +39,21 @@ WITH ours (oid, rolname) AS (
       WHERE i.class = h.class AND i.oid = h.oid AND i.part = h.part AND i.grantee = h.grantee AND i.privilege = h.privilege)
 )
 SELECT 'critical' AS severity, 'public_grant' AS finding,
-       format('%s on %s %s%s is granted to PUBLIC.', e.privilege, lower(e.kind), e.name, e.columns) AS detail, e.revoke AS remedy
+       format('%s on %s %s%s is granted to PUBLIC.', e.privilege, lower(e.kind), e.name, e.columns) AS detail, e.revoke AS remedy, e.oid AS object
   FROM extra e WHERE e.grantee = 0
 UNION ALL
 SELECT 'critical', 'table_grant',
-       format('%s on %s %s%s is granted to %s, past the functions.', e.privilege, lower(e.kind), e.name, e.columns, e.role), e.revoke
+       format('%s on %s %s%s is granted to %s, past the functions.', e.privilege, lower(e.kind), e.name, e.columns, e.role), e.revoke, e.grantee
   FROM extra e
   WHERE e.grantee <> 0 AND ((e.kind = 'TABLE' AND NOT e.usual) OR (e.kind = 'SCHEMA' AND e.privilege = 'CREATE'))
 UNION ALL
 SELECT 'warning', 'owner_function',
-       format('%s may execute %s, which is meant for the owner alone.', e.role, e.name), e.revoke
+       format('%s may execute %s, which is meant for the owner alone.', e.role, e.name), e.revoke, e.grantee
   FROM extra e WHERE e.grantee <> 0 AND e.kind = 'FUNCTION' AND NOT e.usual
 UNION ALL
 SELECT 'warning', 'grant_option',
        format('%s may grant %s on %s %s%s to others.', e.role, e.privilege, lower(e.kind), e.name, e.columns),
-       format('REVOKE GRANT OPTION FOR %s%s ON %s %s FROM %s CASCADE;', e.privilege, e.columns, e.kind, e.name, e.role)
+       format('REVOKE GRANT OPTION FOR %s%s ON %s %s FROM %s CASCADE;', e.privilege, e.columns, e.kind, e.name, e.role), e.grantee
   FROM extra e WHERE e.grantee <> 0 AND e.grantable
 UNION ALL
 -- Information: who else is in; but whoever has not signed in has no business here.
@@ -61,13 +61,13 @@ SELECT CASE WHEN e.role IN ('anon', 'web_anon') THEN 'critical' ELSE 'info' END,
        CASE WHEN e.role IN ('anon', 'web_anon') THEN 'anonymous_grant' ELSE 'function_grant' END,
        format('%s may execute %s. If that is not meant to be, take it back.', e.role,
               string_agg(regexp_replace(e.name, '\(.*', ''), ', ' ORDER BY e.name)),
-       string_agg(e.revoke, E'\n' ORDER BY e.name)
-  FROM extra e WHERE e.grantee <> 0 AND e.kind = 'FUNCTION' AND e.usual GROUP BY e.role
+       string_agg(e.revoke, E'\n' ORDER BY e.name), e.grantee
+  FROM extra e WHERE e.grantee <> 0 AND e.kind = 'FUNCTION' AND e.usual GROUP BY e.role, e.grantee
 UNION ALL
 SELECT 'info', 'role_member',
        format('%s is a member of %s. If that is not meant to be, take it out.', quote_ident(m.rolname), quote_ident(u.rolname)),
        format('REVOKE %I FROM %I%s;', u.rolname, m.rolname,
-              CASE WHEN current_setting('server_version_num')::int >= 160000 THEN ' GRANTED BY ' || quote_ident(pg_get_userbyid(g.grantor)) ELSE '' END)
+              CASE WHEN current_setting('server_version_num')::int >= 160000 THEN ' GRANTED BY ' || quote_ident(pg_get_userbyid(g.grantor)) ELSE '' END), g.member
   FROM pg_auth_members g JOIN ours u ON u.oid = g.roleid JOIN pg_roles m ON m.oid = g.member
   WHERE NOT EXISTS (SELECT FROM pg_roles a WHERE a.rolname IN ('anon', 'web_anon', 'authenticator') AND NOT a.rolsuper AND pg_has_role(a.oid, g.member, 'MEMBER')
                     AND (a.rolname <> 'authenticator' OR a.oid = g.member))
@@ -75,7 +75,7 @@ UNION ALL
 SELECT 'critical', 'anonymous_member',
        format('Whoever connects to the API comes in as %s, a member of %s by way of %s.', quote_ident(a.rolname), quote_ident(u.rolname), quote_ident(m.rolname)),
        format('REVOKE %I FROM %I%s;', u.rolname, m.rolname,
-              CASE WHEN current_setting('server_version_num')::int >= 160000 THEN ' GRANTED BY ' || quote_ident(pg_get_userbyid(g.grantor)) ELSE '' END)
+              CASE WHEN current_setting('server_version_num')::int >= 160000 THEN ' GRANTED BY ' || quote_ident(pg_get_userbyid(g.grantor)) ELSE '' END), g.member
   FROM pg_auth_members g JOIN ours u ON u.oid = g.roleid JOIN pg_roles m ON m.oid = g.member
   JOIN pg_roles a ON a.rolname IN ('anon', 'web_anon', 'authenticator') AND NOT a.rolsuper AND pg_has_role(a.oid, g.member, 'MEMBER')
   -- The authenticator is a member of the roles that it switches to; that is how the API works.
@@ -83,14 +83,14 @@ SELECT 'critical', 'anonymous_member',
 UNION ALL
 SELECT 'info', 'bypasses_rls',
        format('%s is not bound by row-level security and may reveal the secrets of every project.', quote_ident(r.rolname)),
-       format('ALTER ROLE %I NOBYPASSRLS;', r.rolname)
+       format('ALTER ROLE %I NOBYPASSRLS;', r.rolname), r.oid
   FROM pg_roles r
   WHERE r.rolbypassrls AND NOT r.rolsuper
     AND EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = 'meshhook_secrets'::regnamespace
                 AND p.proname IN ('secret_get', 'secret_get_bytes', 'secret_get_many') AND has_function_privilege(r.oid, p.oid, 'EXECUTE'))
 UNION ALL
 SELECT 'info', 'superuser', format('%s is a superuser and may reveal the secrets of every project.', quote_ident(r.rolname)),
-       format('ALTER ROLE %I NOSUPERUSER;', r.rolname)
+       format('ALTER ROLE %I NOSUPERUSER;', r.rolname), r.oid
   FROM pg_roles r
   WHERE r.rolsuper AND r.oid <> 10
     AND r.oid <> (SELECT e.extowner FROM pg_extension e WHERE e.extname = 'meshhook_secrets')

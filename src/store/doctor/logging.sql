@@ -41,7 +41,7 @@ WITH rule (severity, finding, setting, bad, safe, needs, why) AS (VALUES
 ), found AS (
   -- The server as a whole.
   SELECT r.*, s.setting AS value, 'In the server''s configuration ' AS place,
-         format(E'ALTER SYSTEM SET %s = %L;\nSELECT pg_reload_conf();', r.setting, r.safe) AS remedy
+         format(E'ALTER SYSTEM SET %s = %L;\nSELECT pg_reload_conf();', r.setting, r.safe) AS remedy, NULL::oid AS object
     FROM rule r JOIN pg_settings s ON s.name = r.setting
     WHERE s.source NOT IN ('database', 'user', 'database user', 'client', 'session', 'global')
   UNION ALL
@@ -50,7 +50,8 @@ WITH rule (severity, finding, setting, bad, safe, needs, why) AS (VALUES
          format('Of %s ', coalesce(nullif(concat_ws(' in ', 'role ' || quote_ident(o.rolname), 'database ' || quote_ident(d.datname)), ''), 'all roles')),
          CASE WHEN o.rolname IS NULL AND d.datname IS NULL THEN format('ALTER ROLE ALL RESET %s;', r.setting)
               WHEN o.rolname IS NULL THEN format('ALTER DATABASE %I RESET %s;', d.datname, r.setting)
-              ELSE format('ALTER ROLE %I%s RESET %s;', o.rolname, ' IN DATABASE ' || quote_ident(d.datname), r.setting) END
+              ELSE format('ALTER ROLE %I%s RESET %s;', o.rolname, ' IN DATABASE ' || quote_ident(d.datname), r.setting) END,
+         coalesce(o.oid, d.oid)
     FROM pg_db_role_setting x
     LEFT JOIN pg_database d ON d.oid = x.setdatabase LEFT JOIN pg_roles o ON o.oid = x.setrole,
     unnest(x.setconfig) c (config),
@@ -58,7 +59,7 @@ WITH rule (severity, finding, setting, bad, safe, needs, why) AS (VALUES
     JOIN rule r ON r.setting = lower(split.name)
     WHERE x.setdatabase IN (0, (SELECT m.oid FROM pg_database m WHERE m.datname = current_database()))
 )
-SELECT f.severity, f.finding, format('%s%s is %s. %s', f.place, f.setting, f.value, f.why), f.remedy
+SELECT f.severity, f.finding, format('%s%s is %s. %s', f.place, f.setting, f.value, f.why), f.remedy, f.object
   FROM found f
   WHERE lower(f.value) ~ f.bad
     AND (f.needs IS NULL OR EXISTS (
