@@ -8,7 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::sync::LazyLock;
-use std::thread::scope;
+use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use postgres::Client;
@@ -450,6 +450,88 @@ fn what_a_stop_cannot_write_to_the_table_is_in_the_server_log() {
     assert_verified(&db);
 }
 
+#[test]
+fn reveals_are_flushed_though_the_writer_is_told_not_to() {
+    // So that nobody else flushes meanwhile.
+    let cluster = Cluster::builder()
+        .setting("wal_writer_delay", "10s")
+        .setting("wal_writer_flush_after", "1GB")
+        .start();
+    make_auditor(&cluster);
+    let db = cluster.database();
+    let mut readers = Readers::new(&db);
+    for round in 0..3 {
+        let mut reader = readers.connect("wait", 20_000);
+        reader.must_get();
+        let mut superuser = db.superuser();
+        for value in ["on", "off"] {
+            let set = format!("ALTER SYSTEM SET synchronous_commit = {value}");
+            superuser.batch_execute(&set).unwrap();
+            cluster.reload();
+            eventually("the setting is read again", || {
+                let show = "SHOW synchronous_commit";
+                superuser.query_one(show, &[]).unwrap().get::<_, &str>(0) == value
+            });
+        }
+        // The writer, which lingers, reads it at its next look.
+        let writer = idle_writer(&db);
+        sleep(Duration::from_millis(500));
+        assert_eq!(idle_writer(&db), writer, "round {round}: the same writer");
+        (0..1 + 4 * round).for_each(|_| reader.must_get());
+        cluster.stop(Shutdown::Immediate);
+        cluster.start();
+        readers.take([reader]);
+        readers.are_recorded();
+    }
+    assert_verified(&db);
+}
+
+#[test]
+fn a_synchronous_standby_that_is_away_keeps_nobody_but_reveals_waiting() {
+    const SECONDS: Duration = Duration::from_secs(10);
+    let cluster = own();
+    let (db, doomed) = (cluster.database(), cluster.database());
+    let (mut readers, mut others) = (Readers::new(&db), Readers::new(&doomed));
+    let mut reader = readers.connect("wait", 400);
+    let mut other = others.connect("wait", 400);
+    reader.recovers();
+    other.recovers();
+    // Nobody else waits: PostgreSQL has whoever drops a database wait for those.
+    eventually("the writer has left", || process(&cluster, WRITER, Some(db.name())).is_none());
+    let set_standbys = |names: &str| {
+        let mut admin = cluster.connect("postgres", "postgres");
+        admin.batch_execute("SET synchronous_commit = local").unwrap();
+        let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
+        admin.batch_execute(&set).unwrap();
+        cluster.reload();
+        admin
+    };
+    let mut admin = set_standbys("nobody");
+    let is_refused = |reader: &mut Reader| {
+        eventually("commits wait for the standby", || reader.try_get().is_err());
+        reader.must_be_refused();
+        reader.must_be_refused();
+    };
+    is_refused(&mut other);
+    let asked = Instant::now();
+    admin.batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", doomed.name())).unwrap();
+    assert!(asked.elapsed() < SECONDS, "dropped after {:?}", asked.elapsed());
+
+    // Something is to be written while it stops.
+    is_refused(&mut reader);
+    let asked = Instant::now();
+    cluster.stop(Shutdown::Fast);
+    assert!(asked.elapsed() < SECONDS, "stopped after {:?}", asked.elapsed());
+    cluster.start();
+    set_standbys("");
+    readers.take([reader]);
+    let mut reader = readers.connect("wait", 400);
+    reader.recovers();
+    readers.take([reader]);
+    readers.are_recorded();
+    assert_verified(&db);
+}
+
 // --- databases that come and go -------------------------------------------------------------------------
 
 #[test]
@@ -567,6 +649,44 @@ fn more_databases_than_queues_are_refused_at_worst() {
     }
 }
 
+#[test]
+fn strangers_errors_take_no_queue_from_a_database_that_needs_one() {
+    const DATABASES: usize = 36; // more than queues
+    let cluster = own();
+    let (idle, unused) = (cluster.database(), cluster.database());
+    let mut idle_readers = Readers::new(&idle);
+    let mut unused_readers = Readers::new(&unused);
+    let mut reader = idle_readers.connect("wait", 5000);
+    reader.must_get();
+    idle_readers.take([reader]);
+    end_writer_of_clients(&idle);
+    end_writer_of_clients(&unused);
+    let mut admin = cluster.connect("postgres", "postgres");
+    admin.batch_execute("CREATE ROLE mallory LOGIN").unwrap();
+    for number in 0..DATABASES {
+        let name = format!("strange_{number}");
+        admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).unwrap();
+        let mut stranger = cluster.connect(&name, "mallory");
+        stranger
+            .batch_execute(
+                "CREATE FUNCTION pg_temp.secret_get() RETURNS int LANGUAGE sql AS 'SELECT 1';
+                 REVOKE ALL ON FUNCTION pg_temp.secret_get() FROM PUBLIC, mallory",
+            )
+            .unwrap();
+        for _ in 0..3 {
+            let refused = stranger.query("SELECT pg_temp.secret_get()", &[]);
+            expect_error(refused, "42501").message("permission denied for function secret_get");
+        }
+    }
+    for readers in [&mut idle_readers, &mut unused_readers] {
+        let mut reader = readers.connect("wait", 5000);
+        (0..3).for_each(|_| reader.must_get());
+        readers.take([reader]);
+        readers.are_recorded();
+        assert_verified(readers.db);
+    }
+}
+
 // --- the extension under a running writer -----------------------------------------------------------------
 
 #[test]
@@ -603,6 +723,72 @@ fn extension_is_dropped_and_made_again_under_a_running_writer() {
         readers.are_recorded();
         assert_verified(&db);
     }
+}
+
+// --- what the writer does by itself -----------------------------------------------------------------------
+
+#[test]
+fn what_another_session_commits_is_sealed_without_being_asked_for() {
+    let cluster = Cluster::builder().setting("max_prepared_transactions", "5").start();
+    make_auditor(&cluster);
+    let db = cluster.database();
+    let mut readers = Readers::new(&db);
+    let mut reader = readers.connect("wait", 5000);
+    reader.must_get();
+    let mut superuser = db.superuser();
+    let pending = "SELECT count(*) FROM meshhook_secrets.audit_pending";
+    for (round, writer_lingers) in [true, false, true].into_iter().enumerate() {
+        let name = format!("PREPARED_{round}");
+        reader.client.batch_execute("BEGIN").unwrap();
+        reader.client.query(PUT, &[&reader.project, &name]).unwrap();
+        reader.client.batch_execute(&format!("PREPARE TRANSACTION '{name}'")).unwrap();
+        // Whoever was told of it has seen that there is nothing.
+        reader.must_get();
+        idle_writer(&db);
+        if !writer_lingers {
+            end_writer(&db);
+        }
+        superuser.batch_execute(&format!("COMMIT PREPARED '{name}'")).unwrap();
+        reader.must_get();
+        let committed = Instant::now();
+        eventually("it is sealed", || {
+            superuser.query_one(pending, &[]).unwrap().get::<_, i64>(0) == 0
+        });
+        let took = committed.elapsed();
+        assert!(took < Duration::from_secs(1) + GRACE, "{name} is sealed after {took:?}");
+        let sealed = "SELECT count(*) FROM meshhook_secrets.audit_log WHERE name = $1";
+        let sealed: i64 = superuser.query_one(sealed, &[&name]).unwrap().get(0);
+        assert_eq!(sealed, 1, "{name}");
+    }
+    readers.take([reader]);
+    readers.are_recorded();
+    assert_verified(&db);
+}
+
+#[test]
+fn seals_that_the_server_log_tells_of_are_in_the_table() {
+    let cluster = own();
+    let databases = [cluster.database(), cluster.database()];
+    let mut readers = databases.each_ref().map(Readers::new);
+    // Each database tells of the first one after a start.
+    for start in 1..=2 {
+        for readers in &mut readers {
+            let mut reader = readers.connect("wait", 5000);
+            reader.recovers();
+            readers.take([reader]);
+        }
+        eventually("the log tells of all", || seals_told(&cluster).len() == 2 * start);
+        cluster.restart();
+    }
+    for (seal_id, mac) in seals_told(&cluster) {
+        let find = "SELECT count(*) FROM meshhook_secrets.audit_seals
+            WHERE seal_id = $1 AND encode(mac, 'hex') = $2";
+        let found = databases
+            .each_ref()
+            .map(|db| db.superuser().query_one(find, &[&seal_id, &mac]).unwrap().get::<_, i64>(0));
+        assert_eq!(found.iter().sum::<i64>(), 1, "seal {seal_id}");
+    }
+    databases.iter().for_each(assert_verified);
 }
 
 // --- standby --------------------------------------------------------------------------------------------------
@@ -835,6 +1021,15 @@ fn logged(cluster: &Cluster, purpose: &str) -> i64 {
     let records = records.filter_map(|(_, json)| serde_json::from_str::<Value>(json).ok());
     let records = records.filter(|record| record["purpose"] == purpose);
     records.map(|record| record["times"].as_i64().unwrap_or(1)).sum()
+}
+
+/// The seals, with their MACs, that are in the server log.
+fn seals_told(cluster: &Cluster) -> Vec<(i64, String)> {
+    let log = cluster.log();
+    let seals = log.lines().filter_map(|line| line.split_once("meshhook_secrets audit seal: "));
+    let seals = seals.map(|(_, json)| serde_json::from_str::<Value>(json).unwrap());
+    let text = |mac: &Value| mac.as_str().unwrap().to_owned();
+    seals.map(|seal| (seal["seal_id"].as_i64().unwrap(), text(&seal["mac"]))).collect()
 }
 
 fn verification(db: &Database<'_>) -> (bool, Vec<String>) {

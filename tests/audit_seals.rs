@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::scope;
+use std::time::{Duration, Instant};
 
 use meshhook_secrets_core::audit::{Outcome, Record};
 use postgres::{Client, Transaction};
@@ -568,6 +569,195 @@ fn pruning_while_others_write_loses_nothing() {
         WHERE action = 'secret_get' AND outcome = 'ok'";
     assert_eq!(w.ids(count), [revealed as i64]);
     w.auditor.assert_good();
+}
+
+#[test]
+fn prune_beside_a_reader_gives_up_and_keeps_nobody_waiting() {
+    let db = Cluster::shared().database();
+    let mut w = World::new(&db);
+    let months = w.old_records(3, 4);
+    let revealed = "SELECT count(*) FROM meshhook_secrets.audit_log
+        WHERE action = 'secret_get' AND outcome = 'ok'";
+    let before = w.ids(revealed)[0];
+    let mut count = 0;
+    let prune = "SELECT * FROM meshhook_secrets.audit_prune(now())";
+    // The whole log, and a month of it alone.
+    for table in ["audit_log", &months[1]] {
+        let mut other = db.superuser();
+        let mut reading = other.transaction().unwrap();
+        reading.query(&format!("SELECT FROM meshhook_secrets.{table}"), &[]).unwrap();
+        let stop = AtomicBool::new(false);
+        count += scope(|scope| {
+            let (stop, mut member, project) = (&stop, db.user(w.alice), w.project);
+            let stopping = StopAtEnd(stop);
+            let revealing = scope.spawn(move || {
+                let mut count = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    member.query_one(GET, &[&project, &"TOKEN"]).unwrap();
+                    count += 1;
+                }
+                count
+            });
+            let asked = Instant::now();
+            expect_error(w.auditor.client.query(prune, &[]), "PT409").message("being read");
+            let took = asked.elapsed();
+            let (least, most) = (Duration::from_millis(1900), Duration::from_secs(5));
+            assert!(least < took && took < most, "{table}: {took:?}");
+            // Its reader is still there.
+            w.get();
+            reading.query(&format!("SELECT FROM meshhook_secrets.{table}"), &[]).unwrap();
+            drop(stopping);
+            revealing.join().unwrap() + 1
+        });
+        reading.rollback().unwrap();
+        assert_eq!(w.auditor.search("name => 'OLD'").len(), 12, "{table}: nothing went");
+    }
+    assert!(count > 4, "{count}");
+    w.settle();
+    assert_eq!(w.ids(revealed)[0], before + count);
+    w.auditor.assert_good();
+    let found = w.auditor.outcomes("action => 'audit_prune'");
+    assert!(!found.is_empty() && found.iter().all(|it| it == "audit_prune error"), "{found:?}");
+    assert_eq!(w.auditor.client.query(prune, &[]).unwrap().len(), 3);
+    assert_eq!(w.auditor.search("name => 'OLD'"), Vec::<Value>::new());
+    w.get();
+    w.auditor.assert_good();
+}
+
+#[test]
+fn what_was_tampered_with_is_not_pruned_away() {
+    const SEALS: &str = "meshhook_secrets.audit_seals";
+    // Of all seals, of half of them, of the first.
+    for which in ["true", "seal_id <= $", "seal_id <= @"] {
+        for age in ["2 years", "13 months"] {
+            let db = Cluster::shared().database();
+            let mut w = World::new(&db);
+            w.fill();
+            let seals = w.ids(&format!("SELECT seal_id FROM {SEALS} ORDER BY seal_id"));
+            let half = seals[seals.len() / 2].to_string();
+            let which = which.replace('$', &half).replace('@', &seals[0].to_string());
+            let launder = format!(
+                "BEGIN; SELECT FROM meshhook_secrets.audit_head FOR UPDATE;
+                 DELETE FROM meshhook_secrets.audit_log l USING {SEALS} s
+                     WHERE l.id BETWEEN s.from_id AND s.seal_id AND {which};
+                 UPDATE {SEALS} SET month = date_trunc('month', now() - interval '{age}', 'UTC')
+                     WHERE {which};
+                 COMMIT"
+            );
+            w.superuser.batch_execute(&launder).unwrap();
+            assert!(!w.auditor.verify().ok, "{which}: nothing to launder");
+            let prune = "SELECT * FROM meshhook_secrets.audit_prune(now() - interval '1 year')";
+            for _ in 0..2 {
+                let pruned = w.auditor.client.query(prune, &[]);
+                assert!(pruned.is_err(), "{which}, {age}: pruned {}", pruned.unwrap().len());
+                expect_error(pruned, "XX001");
+                // Reveals go on.
+                w.get();
+                assert!(!w.auditor.verify().ok, "{which}, {age}");
+            }
+            let left = w.ids(&format!("SELECT seal_id FROM {SEALS}"));
+            assert!(seals.iter().all(|seal| left.contains(seal)), "{which}, {age}: seals went");
+            let found = w.auditor.outcomes("action => 'audit_prune'");
+            // Repeats within a minute are counted.
+            let failed = |it: &String| it == "audit_prune error";
+            assert!(!found.is_empty() && found.iter().all(failed), "{which}, {age}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn partitions_are_months_of_utc_however_the_database_is_set() {
+    for timezone in
+        ["Asia/Kolkata", "America/New_York", "Australia/Lord_Howe", "Pacific/Kiritimati"]
+    {
+        let db = Cluster::shared().database();
+        let set = |what: &str| format!("ALTER DATABASE {} SET {what};", db.name());
+        db.superuser()
+            .batch_execute(
+                &[
+                    set("datestyle = 'SQL, DMY'"),
+                    set(&format!("timezone = '{timezone}'")),
+                    set("standard_conforming_strings = off"),
+                    set("escape_string_warning = off"),
+                ]
+                .concat(),
+            )
+            .unwrap();
+        let mut w = World::new(&db);
+        let shown = "SELECT timestamptz '2000-02-01 00:00:00+00'::text";
+        let shown: String = w.superuser.query_one(shown, &[]).unwrap().get(0);
+        assert!(shown.contains('/'), "{shown}: nothing to withstand");
+
+        // The first and the last moment of months in which clocks are put forward or back, or not.
+        let months = ["2024_02", "2024_03", "2024_04", "2024_10", "2024_11", "2024_12", "2025_01"];
+        let ends = "SELECT (extract(epoch FROM month - timestamptz '2000-01-01 00:00:00+00')
+                * 1000000)::bigint, (extract(epoch FROM month AT TIME ZONE 'UTC' + interval '1 month'
+                - timestamp '2000-01-01 00:00:00') * 1000000)::bigint - 1
+            FROM CAST(replace($1::text, '_', '-') || '-01 00:00:00+00' AS timestamptz) month";
+        for month in months {
+            let row = w.superuser.query_one(ends, &[&month]).unwrap();
+            for (at, time) in [row.get(0), row.get(1)].into_iter().enumerate() {
+                let mut record = Record::new(time, "secret_get", Outcome::Ok, "somebody");
+                record.purpose = Some(format!("{month} {at}"));
+                let insert = "INSERT INTO meshhook_secrets.audit_pending (record) VALUES ($1)";
+                w.superuser.execute(insert, &[&record.encode()]).unwrap();
+            }
+        }
+        let found = w.auditor.search("actor => 'somebody'");
+        assert_eq!(found.len(), 2 * months.len(), "{found:#?}");
+        assert!(found.iter().all(|it| it["id"].is_i64()), "without a seal: {found:#?}");
+        // And one that is made by hand, as before a restore.
+        let by_hand =
+            "SELECT meshhook_secrets.audit_make_partition('2023-10-31 23:59:59.999999+00')";
+        let by_hand: String = w.superuser.query_one(by_hand, &[]).unwrap().get(0);
+        assert_eq!(by_hand, "audit_log_2023_10");
+
+        let places = "SELECT tableoid::regclass::text, purpose FROM meshhook_secrets.audit_log
+            WHERE actor = 'somebody'";
+        for row in w.superuser.query(places, &[]).unwrap() {
+            let (place, purpose): (String, String) = (row.get(0), row.get(1));
+            let month = purpose.split(' ').next().unwrap();
+            assert_eq!(place, format!("meshhook_secrets.audit_log_{month}"), "{purpose}");
+        }
+        let bounds = "SELECT c.relname::text, pg_get_expr(c.relpartbound, c.oid),
+                'FOR VALUES FROM (''' || month || '+00'') TO (''' || month + interval '1 month' || '+00'')'
+            FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid,
+                to_timestamp(substr(c.relname::text, 11) || ' +00', 'YYYY_MM TZH') at,
+                CAST(at AT TIME ZONE 'UTC' AS timestamp) month
+            WHERE i.inhparent = 'meshhook_secrets.audit_log'::regclass";
+        w.superuser.batch_execute("SET timezone = 'UTC'; SET datestyle = 'ISO, MDY'").unwrap();
+        let rows = w.superuser.query(bounds, &[]).unwrap();
+        assert!(rows.len() > months.len() + 1, "{timezone}");
+        for row in rows {
+            let (name, bound, expected): (String, String, String) =
+                (row.get(0), row.get(1), row.get(2));
+            assert_eq!(bound, expected, "{timezone}: {name}");
+        }
+        w.auditor.assert_good();
+
+        // Pruned by them, to the microsecond.
+        let mut prune = |before: &str| -> Vec<String> {
+            let prune = format!(
+                "SELECT partition FROM meshhook_secrets.audit_prune('{before}'::timestamptz)"
+            );
+            let rows = w.auditor.client.query(&prune, &[]).unwrap();
+            rows.iter().map(|row| row.get(0)).collect()
+        };
+        let names = |months: &[&str]| -> Vec<String> {
+            months.iter().map(|month| format!("audit_log_{month}")).collect()
+        };
+        assert_eq!(prune("2024-02-29 23:59:59.999999+00"), names(&["2023_10"]));
+        assert_eq!(prune("2024-03-01 00:00:00+00"), names(&["2024_02"]));
+        assert_eq!(prune("2024-11-30 23:59:59.999999+00"), names(&months[1..4]));
+        assert_eq!(prune("2024-12-01 00:00:00+00"), names(&["2024_11"]));
+        let left = w.auditor.search("actor => 'somebody'");
+        let left: Vec<&str> = left.iter().map(|it| it["purpose"].as_str().unwrap()).collect();
+        assert_eq!(
+            BTreeSet::from_iter(left),
+            BTreeSet::from(["2024_12 0", "2024_12 1", "2025_01 0", "2025_01 1",])
+        );
+        w.auditor.assert_good();
+    }
 }
 
 #[test]
