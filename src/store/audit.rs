@@ -103,6 +103,14 @@ pub fn count_pending() -> Result<i64> {
     COUNT.run(May::Read, &[], |found| Ok(found.get(0, 1).unwrap_or(0)))
 }
 
+/// Whether any records wait, by the latest state.
+pub fn has_pending() -> Result<bool> {
+    static FOUND: Statement =
+        Statement::new(c"SELECT EXISTS (SELECT FROM meshhook_secrets.audit_pending)", &[]);
+    let _owner = Acting::as_owner()?;
+    FOUND.run(May::Write, &[], |found| Ok(found.get(0, 1).unwrap_or(false)))
+}
+
 /// Whether records wait that came through the ring: they could not be sealed.
 pub fn is_set_aside() -> Result<bool> {
     static FOUND: Statement = Statement::new(
