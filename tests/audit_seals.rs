@@ -322,10 +322,14 @@ fn wrong_and_missing_audit_keys_are_found() {
     let mut w = World::new(&db);
     w.fill();
     // The audit key of another database, wrapped by the same root key.
-    let other = db.cluster().database();
-    World::new(&other).fill();
+    // Not a copy of the same template, which may have its key already.
+    let other = db.cluster().empty_database();
+    let mut admin = other.superuser();
+    admin.batch_execute("CREATE EXTENSION meshhook_secrets").unwrap();
+    admin.batch_execute("SELECT FROM meshhook_secrets.audit_search()").unwrap();
+    admin.batch_execute("SELECT FROM meshhook_secrets.audit_search()").unwrap();
     let find = "SELECT encode(key_encrypted, 'hex') FROM meshhook_secrets.audit_keys";
-    let foreign: String = other.superuser().query_one(find, &[]).unwrap().get(0);
+    let foreign: String = admin.query_one(find, &[]).unwrap().get(0);
     let keys = "meshhook_secrets.audit_keys";
     for tamper in [
         format!("UPDATE {keys} SET key_encrypted = decode('{foreign}', 'hex')"),
