@@ -746,7 +746,8 @@ fn what_another_session_commits_is_sealed_without_being_asked_for() {
         reader.must_get();
         idle_writer(&db);
         if !writer_lingers {
-            end_writer(&db);
+            let writer = || process(&cluster, WRITER, Some(db.name()));
+            eventually("the writer has left", || writer().is_none());
         }
         superuser.batch_execute(&format!("COMMIT PREPARED '{name}'")).unwrap();
         reader.must_get();
