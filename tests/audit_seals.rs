@@ -942,23 +942,31 @@ impl World {
 
     /// What is verified after these statements, which are then undone; nothing if they changed nothing.
     fn after(&mut self, statements: &[&str]) -> Option<Verified> {
-        let mut transaction = self.superuser.transaction().unwrap();
+        // The writer locks the same tables in an order of its own.
+        loop {
+            match self.try_after(statements) {
+                Err(error) if error.code().is_some_and(|code| code.code() == "40P01") => {}
+                other => break other.unwrap_or_else(|error| panic!("{statements:?}: {error:?}")),
+            }
+        }
+    }
+
+    fn try_after(&mut self, statements: &[&str]) -> Result<Option<Verified>, postgres::Error> {
+        let mut transaction = self.superuser.transaction()?;
         // The writer waits: what it adds meanwhile is no part of this.
-        transaction.batch_execute("SELECT FROM meshhook_secrets.audit_head FOR UPDATE").unwrap();
+        transaction.batch_execute("SELECT FROM meshhook_secrets.audit_head FOR UPDATE")?;
         assert!(verify(&mut transaction, "").ok, "not good before {statements:?}");
         let before = digest(&mut transaction);
         for statement in statements {
-            transaction.batch_execute(statement).unwrap_or_else(|error| {
-                panic!("{statement}: {error:?}");
-            });
+            transaction.batch_execute(statement)?;
         }
         if digest(&mut transaction) == before {
-            transaction.rollback().unwrap();
-            return None;
+            transaction.rollback()?;
+            return Ok(None);
         }
         let verified = verify(&mut transaction, "");
-        transaction.rollback().unwrap();
-        Some(verified)
+        transaction.rollback()?;
+        Ok(Some(verified))
     }
 
     fn ids(&mut self, query: &str) -> Vec<i64> {
