@@ -496,7 +496,9 @@ pub fn is_empty(queue: usize) -> bool {
 
 /// Whether somebody waits for the writer's commit.
 pub fn is_awaited(queue: usize) -> bool {
-    read(|state, _| state.desks[queue].waiters.wakeup.head as u32 != pg_sys::INVALID_PGPROCNO)
+    // Versions of PostgreSQL mark the end of the list in different ways.
+    let nobody = nobody().desks[queue].waiters.wakeup.head;
+    read(|state, _| state.desks[queue].waiters.wakeup.head != nobody)
 }
 
 /// Records repeats of failures whose minute is over, or all of them.
