@@ -6,9 +6,10 @@
 //!          ──wraps──▶ audit key ──seals──▶ audit log
 //! ```
 //!
-//! Top down: [`root_key`] reads root keys, [`key`] holds the three kinds of key and what each may
-//! do, [`envelope`] is the byte format of every wrap and seal, [`identity`] is what those bytes are
-//! bound to, [`audit`] the records and seals of the audit log. [`name`], [`limits`], [`kek_status`], [`dek_status`] and [`generate`] are the rules.
+//! Top down: [`root_key`] reads root keys, [`key`] holds the kinds of key and what each may do,
+//! [`envelope`] is the byte format of every wrap and seal, [`identity`] is what those bytes are bound
+//! to, [`audit`] the records and seals of the audit log, [`redact`] what a log line may show. [`name`],
+//! [`limits`], [`kek_status`], [`dek_status`] and [`generate`] are the rules.
 #![forbid(unsafe_code)]
 
 pub mod audit;
