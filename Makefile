@@ -12,7 +12,7 @@ WITH_PG = PG_CONFIG="$(PG_CONFIG)" PGRX_PG_CONFIG_PATH="$(PG_CONFIG)"
 TESTS = -p meshhook_secrets_core -p meshhook_secrets_tests
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build install package test lint fmt test-core test-blackbox demo demo-stop bench bench-audit bench-rotation clean
+.PHONY: help deps build install package test lint fmt test-core test-blackbox test-web demo demo-stop web bench bench-audit bench-rotation clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test-blackbox: build ## real servers, real clients; T=name runs only tests of th
 
 demo: build ## start the demo and say where it is
 	@$(WITH_PG) demo/run
+
+web: build ## start database, API gateway and the example's web page, and say where; Ctrl-C stops it all
+	@$(WITH_PG) scripts/with-node demo/web/run
 
 demo-stop: ## stop the demo and remove its files
 	@demo/stop
