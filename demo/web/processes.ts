@@ -4,12 +4,12 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { openSync, closeSync, readFileSync } from 'node:fs';
 
 /** Runs a program to its end; what it prints. */
-export async function run(command: string, args: string[], options: { input?: string; quiet?: boolean } = {}): Promise<string> {
+export async function run(command: string, args: string[], input?: string): Promise<string> {
 	const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'] });
 	let out = '', err = '';
 	child.stdout.setEncoding('utf8').on('data', (text) => (out += text));
 	child.stderr.setEncoding('utf8').on('data', (text) => (err += text));
-	child.stdin.on('error', () => {}).end(options.input);
+	child.stdin.on('error', () => {}).end(input);
 	const status = await new Promise<number | null>((end, fail) => child.on('error', fail).on('close', end));
 	if (status !== 0) throw new Error(`${command}: status ${status}\n${err}${out}`);
 	return out;

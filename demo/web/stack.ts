@@ -48,10 +48,10 @@ export async function start({ home, port }: Options): Promise<Stack> {
 		undo.push(() => run(`${root}/demo/stop`, ['--quiet', home]));
 		await run(`${root}/demo/server`, [home]);
 		home = realpathSync(home);
-		const psql = (user: string, ...more: string[]) =>
-			[`${home}/bin/psql`, ['-h', `${home}/server`, '-U', user, '-d', 'meshhook', '-XqAt', '-v', 'ON_ERROR_STOP=1', ...more]] as const;
-		const sql = async (text: string, user = 'postgres') => (await run(...psql(user, '-f', '-'), { input: text })).trimEnd();
-		for (const file of MIGRATIONS) await run(...psql('postgres', '-f', file));
+		const psql = (user: string, file: string, input?: string) =>
+			run(`${home}/bin/psql`, ['-h', `${home}/server`, '-U', user, '-d', 'meshhook', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-f', file], input);
+		const sql = async (text: string, user = 'postgres') => (await psql(user, '-', text)).trimEnd();
+		for (const file of MIGRATIONS) await psql('postgres', file);
 
 		const secret = randomBytes(32).toString('hex');
 		const token = (claims: Claims, seconds = YEAR) => sign(claims, secret, seconds);
