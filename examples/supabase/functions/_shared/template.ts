@@ -22,11 +22,15 @@ export function fill(text: string, values: Values, escape: Escape): string {
 
 /** Inside of a string of a JSON text. */
 export const inJson: Escape = (value) => JSON.stringify(value).slice(1, -1);
-/** In a URL's query, and in a form's body. */
-export const inQuery: Escape = (value) => encodeURIComponent(value);
+/** In a URL's query, and in a form's body. More than encodeURIComponent, and no URL parser then changes it. */
+export const inQuery: Escape = (value) => encodeURIComponent(value).replace(/[!'()*]/g, hex);
 /** In an attribute or an element's text. */
 export const inXml: Escape = (value) => value.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 export const asIs: Escape = (value) => value;
+
+function hex(character: string): string {
+	return `%${character.charCodeAt(0).toString(16).toUpperCase()}`;
+}
 
 /** A header's value is bytes, here UTF-8; fetch wants them as characters. Line breaks would begin further headers. */
 export function inHeader(unusable: (name: string) => Error): Escape {
