@@ -12,12 +12,13 @@ export interface View {
 type Decoder = [token: RegExp, decode: (token: string) => string];
 
 const ENTITIES: Record<string, string> = { amp: '&', apos: "'", gt: '>', lt: '<', quot: '"' };
-const percent = (token: string) => String.fromCharCode(parseInt(token.slice(1), 16));
+
+/** A pair of surrogates is one character. */
+const JSON_ESCAPE = /\\ud[89ab][\da-f]{2}\\ud[c-f][\da-f]{2}|\\u[\da-f]{4}|\\["\\/bfnrt]/gi;
 
 const DECODERS: Decoder[] = [
-	[/\\ud[89ab][\da-f]{2}\\ud[c-f][\da-f]{2}|\\u[\da-f]{4}|\\["\\/bfnrt]/gi, (token) => bytesOf(JSON.parse(`"${token}"`))],
-	[/%[\da-f]{2}/gi, percent],
-	[/%[\da-f]{2}|\+/gi, (token) => token === '+' ? ' ' : percent(token)],
+	[JSON_ESCAPE, (token) => bytesOf(JSON.parse(`"${token}"`))],
+	[/%[\da-f]{2}/gi, (token) => String.fromCharCode(parseInt(token.slice(1), 16))],
 	[/&(?:#\d{1,7}|#x[\da-f]{1,6}|amp|apos|gt|lt|quot);/gi, (token) => entity(token.slice(1, -1).toLowerCase())],
 ];
 
@@ -28,8 +29,10 @@ function entity(name: string): string {
 }
 
 export function plain(bytes: string): View {
-	const from = Uint32Array.from({ length: bytes.length }, (_, at) => at);
-	return { bytes, from, to: from.map((at) => at + 1) };
+	const { length } = bytes;
+	const from = new Uint32Array(length), to = new Uint32Array(length);
+	for (let at = 0; at < length; at++) to[at] = (from[at] = at) + 1;
+	return { bytes, from, to };
 }
 
 /** The view itself, and what comes out of decoding it up to so many times, in any way. */

@@ -26,7 +26,8 @@ function formsOf(value: string): string[] {
 	const taken = bytesOf(value); // for Latin-1, as the bytes of headers are
 	const raw = [value, value.trim(), taken, taken.trim()]; // header values lose their margins
 	const encoded = [value, taken, inJson(value, ''), inJson(taken, ''), inQuery(value, '')];
-	return [...new Set([...raw.map(bytesOf), ...encoded.map(bytesOf).flatMap(base64Of)])];
+	const inForm = raw.map((form) => form.replaceAll(' ', '+')); // before its other characters, which are decoded
+	return [...new Set([...raw, ...inForm].map(bytesOf).concat(encoded.map(bytesOf).flatMap(base64Of)))];
 }
 
 /** The base64 of bytes, and what is always in it where they are part of longer ones, as in `user:password`. */

@@ -42,5 +42,8 @@ export function inHeader(unusable: (name: string) => Error): Escape {
 
 /** The UTF-8 of a text, a character a byte. */
 export function bytesOf(text: string): string {
-	return Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join('');
+	const bytes = new TextEncoder().encode(text);
+	let characters = '';
+	for (let at = 0; at < bytes.length; at += 4096) characters += String.fromCharCode(...bytes.subarray(at, at + 4096));
+	return characters;
 }
