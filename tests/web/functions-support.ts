@@ -26,7 +26,8 @@ export async function copyFunctions(stack: Stack): Promise<Functions> {
 	const denoEnv = { DENO_DIR: `${stack.home}/deno`, DENO_NO_UPDATE_CHECK: '1', NO_COLOR: '1' };
 	// Not the launcher that npm installs: it would not pass signals on.
 	const deno = (await run(`${nodeModules}/.bin/deno`, ['eval', 'console.log(Deno.execPath())'])).trim();
-	const offline = (name: string) => ['--config', `${directory}/${name}/deno.json`, '--node-modules-dir=manual', '--no-remote', '--no-lock'];
+	const offline = (name: string) =>
+		['--config', `${directory}/${name}/deno.json`, '--node-modules-dir=manual', '--no-remote', '--no-lock'];
 	const env = Object.entries(denoEnv).map(([name, value]) => `${name}=${value}`);
 	let logs = 0;
 	return {
@@ -34,9 +35,11 @@ export async function copyFunctions(stack: Stack): Promise<Functions> {
 		check: (name) => run('env', [...env, deno, 'check', ...offline(name), `${directory}/${name}/index.ts`]),
 		async serve(name, addresses, settings) {
 			const address = `127.0.0.1:${await freePort()}`;
-			const permissions = ['--no-prompt', `--allow-net=${[address, ...addresses].join(',')}`, `--allow-env=${Object.keys(settings).join(',')}`];
+			const net = `--allow-net=${[address, ...addresses].join(',')}`;
+			const permissions = ['--no-prompt', net, `--allow-env=${Object.keys(settings).join(',')}`];
 			const args = ['run', ...offline(name), '--no-check', ...permissions, `${directory}/${name}/index.ts`];
-			const service = new Service(deno, args, `${stack.home}/${name}-${++logs}.log`, { ...denoEnv, ...settings, DENO_SERVE_ADDRESS: `tcp:${address}` });
+			const env = { ...denoEnv, ...settings, DENO_SERVE_ADDRESS: `tcp:${address}` };
+			const service = new Service(deno, args, `${stack.home}/${name}-${++logs}.log`, env);
 			after(() => service.stop());
 			await service.until(async () => (await fetch(`http://${address}`)).status === 405);
 			return `http://${address}`;
@@ -74,9 +77,10 @@ export class Target {
 		const url = new URL(request.url!, 'http://target');
 		const chunks: Buffer[] = [];
 		for await (const chunk of request) chunks.push(chunk);
+		const { method, headers } = request;
 		const body = Buffer.concat(chunks).toString();
-		this.received.push({ method: request.method!, path: url.pathname, query: url.searchParams, headers: request.headers, body });
-		const all = `${request.url}\n${JSON.stringify(request.headers)}\n${body}`;
+		this.received.push({ method: method!, path: url.pathname, query: url.searchParams, headers, body });
+		const all = `${request.url}\n${JSON.stringify(headers)}\n${body}`;
 		const answer = ANSWERS[url.pathname];
 		if (answer) answer(response, { url: request.url!, all });
 		else response.writeHead(200, { 'content-type': 'application/json', 'set-cookie': 'a=b' }).end('{"ok": true}');
@@ -85,8 +89,10 @@ export class Target {
 
 const ANSWERS: Record<string, (response: ServerResponse, request: { url: string; all: string }) => void> = {
 	'/echo': (response, { url, all }) => {
-		response.writeHead(418, { 'content-type': 'application/json', location: url, etag: Buffer.from(all).toString('base64').slice(0, 4000) });
-		response.end(JSON.stringify({ all, json: JSON.stringify({ all }), form: String(new URLSearchParams({ all })), base64: Buffer.from(all).toString('base64') }));
+		const base64 = Buffer.from(all).toString('base64');
+		const [json, form] = [JSON.stringify({ all }), String(new URLSearchParams({ all }))];
+		response.writeHead(418, { 'content-type': 'application/json', location: url, etag: base64 });
+		response.end(JSON.stringify({ all, json, form, base64 }));
 	},
 	'/redirect': (response, { all, url }) => {
 		const to = new URL(url, 'http://target').searchParams.get('to')!;
@@ -104,7 +110,9 @@ const ANSWERS: Record<string, (response: ServerResponse, request: { url: string;
 	},
 	'/huge': (response, { all }) => void response.end(all + 'x'.repeat(1024 * 1024)),
 	'/binary': (response) => void response.end(Buffer.from([0x41, 0xff, 0x42])),
-	'/latin1': (response) => void response.writeHead(200, { 'content-type': 'text/plain; charset=iso-8859-1' }).end(Buffer.from([0xe9])),
+	'/latin1': (response) => {
+		response.writeHead(200, { 'content-type': 'text/plain; charset=iso-8859-1' }).end(Buffer.from([0xe9]));
+	},
 };
 
 /** Where nobody listens. */

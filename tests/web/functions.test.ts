@@ -14,9 +14,9 @@ const LINES = `-----BEGIN ${CANARY}-----\nline "two"\r\n\tthree\n-----END-----\n
 
 const stack = await startStack();
 // Everything that PostgreSQL can be made to log.
-for (const setting of ["log_statement = 'all'", 'log_min_duration_statement = 0', 'log_parameter_max_length_on_error = -1']) {
-	await stack.sql(`ALTER SYSTEM SET ${setting}`);
-}
+await stack.sql("ALTER SYSTEM SET log_statement = 'all'");
+await stack.sql('ALTER SYSTEM SET log_min_duration_statement = 0');
+await stack.sql('ALTER SYSTEM SET log_parameter_max_length_on_error = -1');
 await stack.sql('SELECT pg_reload_conf()');
 const [target, elsewhere, down] = [await new Target().start(), await new Target().start(), await nobody()];
 const functions = await copyFunctions(stack);
@@ -24,7 +24,12 @@ const api = new URL(stack.supabaseUrl).host;
 const settings = { SUPABASE_URL: stack.supabaseUrl, SUPABASE_ANON_KEY: stack.anonKey };
 // `elsewhere` could be reached: what keeps steps from it is the function.
 const reachable = [api, target.host, elsewhere.host, down];
-const runSettings = { ...settings, RUN_STEP_ALLOWED_HOSTS: `${target.host}, ${down}`, RUN_STEP_ALLOW_HTTP: 'true', RUN_STEP_TIMEOUT_MS: '1500' };
+const runSettings = {
+	...settings,
+	RUN_STEP_ALLOWED_HOSTS: `${target.host}, ${down}`,
+	RUN_STEP_ALLOW_HTTP: 'true',
+	RUN_STEP_TIMEOUT_MS: '1500',
+};
 const runStep = await functions.serve('run-step', reachable, runSettings);
 const kekRotate = await functions.serve('kek-rotate', [api], settings);
 
@@ -53,8 +58,10 @@ async function call(url: string, token: string | null, body: unknown) {
 	return { status: response.status, json: await response.json() };
 }
 
-const step = (request: object, project_id = SHOP) =>
-	call(runStep, stack.serviceRoleKey, { project_id, request: { method: 'POST', url: `http://${target.host}/`, ...request } });
+function step(more: object, project_id = SHOP) {
+	const request = { method: 'POST', url: `http://${target.host}/`, ...more };
+	return call(runStep, stack.serviceRoleKey, { project_id, request });
+}
 
 /** It fails with this, after so many requests to APIs, and no value is in the answer. */
 async function fails(answer: ReturnType<typeof call>, status: number, code: string, requests = 0) {
@@ -199,7 +206,8 @@ describe('run-step', () => {
 	});
 
 	test('without a list of hosts nothing is called, nor http without its setting', async () => {
-		const bare = await functions.serve('run-step', reachable, { ...runSettings, RUN_STEP_ALLOWED_HOSTS: '', RUN_STEP_ALLOW_HTTP: '' });
+		const none = { ...runSettings, RUN_STEP_ALLOWED_HOSTS: '', RUN_STEP_ALLOW_HTTP: '' };
+		const bare = await functions.serve('run-step', reachable, none);
 		const get = (url: string) => call(bare, stack.serviceRoleKey, { project_id: SHOP, request: { method: 'GET', url } });
 		await fails(get(`https://${target.host}/`), 403, 'host_not_allowed');
 		await fails(get(`http://${target.host}/`), 403, 'scheme_not_allowed');
@@ -257,7 +265,7 @@ describe('run-step', () => {
 
 	test('a database that is down, and a setting that is wrong', async () => {
 		const body = { project_id: SHOP, request: { method: 'GET', url: `http://${target.host}/` } };
-		const cut = await functions.serve('run-step', [down, target.host], { ...runSettings, SUPABASE_URL: `http://${down}` });
+		const cut = await functions.serve('run-step', reachable, { ...runSettings, SUPABASE_URL: `http://${down}` });
 		await fails(call(cut, stack.serviceRoleKey, body), 502, 'database_unreachable');
 		const wrong = await functions.serve('run-step', reachable, { ...runSettings, RUN_STEP_TIMEOUT_MS: 'soon' });
 		await fails(call(wrong, stack.serviceRoleKey, body), 500, 'internal');
@@ -296,7 +304,8 @@ describe('kek-rotate', async () => {
 		const { finished, kek_id, reason, remaining, last_error } = json;
 		assert.deepEqual([finished, kek_id, reason, remaining, last_error], [true, 2, 'a test', 0, null]);
 		assert.equal(await keks(), '1|retired\n2|active');
-		const record = await stack.sql("SELECT actor_role, outcome FROM meshhook_secrets.audit_search(action => 'kek_rotate') LIMIT 1");
+		const records = "meshhook_secrets.audit_search(action => 'kek_rotate')";
+		const record = await stack.sql(`SELECT actor_role, outcome FROM ${records} LIMIT 1`);
 		assert.equal(record, 'meshhook_operator|ok');
 	});
 
@@ -338,7 +347,9 @@ describe('kek-rotate', async () => {
 	});
 });
 
-for (const name of ['run-step', 'kek-rotate']) test(`deno check ${name}, offline`, async () => void (await functions.check(name)));
+for (const name of ['run-step', 'kek-rotate']) {
+	test(`deno check ${name}, offline`, async () => void (await functions.check(name)));
+}
 
 test('no value is in a log, nor in the audit log', async () => {
 	const logs = readdirSync(stack.home).filter((name) => name.endsWith('.log'));
