@@ -230,7 +230,7 @@ export type MeshhookSecrets = {
 			secret_due: { Args: { project_id?: Uuid; within?: Interval }; Returns: DueSecret[] };
 			secret_delete: { Args: OfSecret; Returns: SecretInfo };
 			secret_undelete: { Args: OfSecret; Returns: SecretInfo };
-			secret_purge: { Args: OfSecret & { confirm: string }; Returns: undefined };
+			secret_purge: { Args: OfSecret & { confirm: string }; Returns: null };
 			secret_expire: { Args: OfSecret & { expires_at: Timestamp | null }; Returns: SecretInfo };
 			/** For members of the project, whether it can be used; without a project for key admins. */
 			seal_status: { Args: { project_id?: Uuid }; Returns: SealStatus[] };
@@ -257,14 +257,14 @@ export type MeshhookSecrets = {
 			kek_mark_compromised: { Args: { kek_id: number }; Returns: KekStatus };
 			kek_destroy: { Args: { kek_id: number; confirm: string; wait?: Interval }; Returns: Timestamp };
 			kek_cancel_destroy: { Args: { kek_id: number }; Returns: KekStatus };
-			kek_configure: { Args: { auto_rotate_period?: Interval | null }; Returns: undefined };
+			kek_configure: { Args: { auto_rotate_period?: Interval | null }; Returns: null };
 			dek_rotate: { Args: { project_id: Uuid }; Returns: number };
 			secret_reencrypt: { Args: { project_id: Uuid }; Returns: number };
 			root_key_status: { Args: Nothing; Returns: RootKey[] };
 			root_key_rotate: { Args: Nothing; Returns: RootKeyRotation[] };
 			root_key_verify: { Args: Nothing; Returns: RootKeyVerification[] };
-			seal: { Args: { project_id?: Uuid }; Returns: undefined };
-			unseal: { Args: { project_id?: Uuid }; Returns: undefined };
+			seal: { Args: { project_id?: Uuid }; Returns: null };
+			unseal: { Args: { project_id?: Uuid }; Returns: null };
 
 			// meshhook_secrets_auditor; health, metrics and doctor also for meshhook_secrets_kek_admin
 			audit_search: {
