@@ -18,9 +18,10 @@ export function compile(files: Record<string, string>): string[] {
 			mkdirSync(dirname(join(directory, name)), { recursive: true });
 			writeFileSync(join(directory, name), text);
 		}
-		const options = '--noEmit --strict --target esnext --module preserve --allowImportingTsExtensions --pretty false';
+		const options = ['--noEmit', '--strict', '--target', 'esnext', '--lib', 'esnext', '--module', 'preserve',
+			'--allowImportingTsExtensions', '--pretty', 'false'];
 		const { status, stdout, stderr, error } =
-			spawnSync(TSC, [...options.split(' '), ...Object.keys(files)], { cwd: directory, encoding: 'utf8' });
+			spawnSync(TSC, [...options, ...Object.keys(files)], { cwd: directory, encoding: 'utf8' });
 		if (error) throw error;
 		const lines = (stdout + stderr).split('\n').filter(Boolean);
 		if ((status === 0) !== (lines.length === 0)) throw new Error(`tsc ended with ${status}\n${lines.join('\n')}`);
