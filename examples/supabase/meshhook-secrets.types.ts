@@ -129,6 +129,9 @@ export type SealStatus = {
 	sealed_projects: number | null;
 };
 
+/** If it is sealed, cause and remedy are what `details` and `hint` of PT503 would say. */
+export type ProjectSealStatus = { sealed: boolean; cause: string | null; remedy: string | null };
+
 export type RootKey = { root_key_id: string; is_current: boolean; is_loaded: boolean; keks: number };
 export type RootKeyRotation = { kek_id: number; former_root_key_id: string; root_key_id: string };
 export type RootKeyVerification = { root_key_id: string; keks: number; good: number; problem: string | null };
@@ -232,8 +235,8 @@ export type MeshhookSecrets = {
 			secret_undelete: { Args: OfSecret; Returns: SecretInfo };
 			secret_purge: { Args: OfSecret & { confirm: string }; Returns: null };
 			secret_expire: { Args: OfSecret & { expires_at: Timestamp | null }; Returns: SecretInfo };
-			/** For members of the project, whether it can be used; without a project for key admins. */
-			seal_status: { Args: { project_id?: Uuid }; Returns: SealStatus[] };
+			/** Whether the project's secrets can be written and revealed now; also for meshhook_secrets_reader. */
+			project_seal_status: { Args: { project_id: Uuid }; Returns: ProjectSealStatus[] };
 
 			// meshhook_secrets_reader
 			secret_get: { Args: Reveal; Returns: string };
@@ -260,6 +263,7 @@ export type MeshhookSecrets = {
 			kek_configure: { Args: { auto_rotate_period?: Interval | null }; Returns: null };
 			dek_rotate: { Args: { project_id: Uuid }; Returns: number };
 			secret_reencrypt: { Args: { project_id: Uuid }; Returns: number };
+			seal_status: { Args: Nothing; Returns: SealStatus[] };
 			root_key_status: { Args: Nothing; Returns: RootKey[] };
 			root_key_rotate: { Args: Nothing; Returns: RootKeyRotation[] };
 			root_key_verify: { Args: Nothing; Returns: RootKeyVerification[] };

@@ -52,7 +52,7 @@ test('42501: not a member, and no such project, which nobody can tell apart', as
 	for (const [name, more] of Object.entries({
 		secret_put: { name: 'A', value: MARK }, secret_put_bytes: { name: 'A', value: '\\x00' },
 		secret_generate: { name: 'A' },
-		secret_list: {}, secret_due: {}, secret_get_many: {}, audit_search: {},
+		secret_list: {}, secret_due: {}, secret_get_many: {}, audit_search: {}, project_seal_status: {},
 		secret_rollback: { name: 'A', version: 1 },
 		secret_describe: { name: 'A' }, secret_versions: { name: 'A' }, secret_delete: { name: 'A' },
 		secret_undelete: { name: 'A' }, secret_purge: { name: 'A', confirm: 'A' },

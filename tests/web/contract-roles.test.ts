@@ -41,7 +41,8 @@ const TABLE: Record<string, [roles: Role[], args: object]> = {
 	secret_get_many: [SECRETS, { project_id: SHOP, names: ['NONE'] }],
 	/** Asked by the policies, as the caller: it tells whoever asks their own projects. */
 	member_projects: [SECRETS, {}],
-	seal_status: [[...SECRETS, ...KEYS], { project_id: SHOP }],
+	project_seal_status: [SECRETS, { project_id: SHOP }],
+	seal_status: [KEYS, {}],
 	kek_generate: [KEYS, {}],
 	kek_rotate: [KEYS, {}],
 	kek_rewrap: [KEYS, {}],
