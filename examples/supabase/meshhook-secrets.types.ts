@@ -129,8 +129,8 @@ export type SealStatus = {
 	sealed_projects: number | null;
 };
 
-/** If it is sealed, cause and remedy are what `details` and `hint` of PT503 would say. */
-export type ProjectSealStatus = { sealed: boolean; cause: string | null; remedy: string | null };
+/** Of one project, for its members: sealed by the server, the project or its KEK. */
+export type ProjectSealStatus = Pick<SealStatus, 'sealed' | 'cause' | 'remedy'>;
 
 export type RootKey = { root_key_id: string; is_current: boolean; is_loaded: boolean; keks: number };
 export type RootKeyRotation = { kek_id: number; former_root_key_id: string; root_key_id: string };
@@ -235,8 +235,6 @@ export type MeshhookSecrets = {
 			secret_undelete: { Args: OfSecret; Returns: SecretInfo };
 			secret_purge: { Args: OfSecret & { confirm: string }; Returns: null };
 			secret_expire: { Args: OfSecret & { expires_at: Timestamp | null }; Returns: SecretInfo };
-			/** Whether the project's secrets can be written and revealed now; also for meshhook_secrets_reader. */
-			project_seal_status: { Args: { project_id: Uuid }; Returns: ProjectSealStatus[] };
 
 			// meshhook_secrets_reader
 			secret_get: { Args: Reveal; Returns: string };
@@ -245,6 +243,8 @@ export type MeshhookSecrets = {
 				Args: { project_id: Uuid; names?: string[]; purpose?: string };
 				Returns: RevealedSecret[];
 			};
+			/** Also for meshhook_secrets_writer: whether the project's secrets can be written and revealed now. */
+			project_seal_status: { Args: { project_id: Uuid }; Returns: ProjectSealStatus[] };
 
 			// meshhook_secrets_kek_admin
 			kek_generate: { Args: Nothing; Returns: number };
