@@ -99,14 +99,14 @@ impl Error {
 
     /// PT410: the secret is deleted.
     pub fn deleted() -> Self {
-        Error::new("PT410", "secret is deleted").hint(
+        Error::new("PT410", "secret is deleted").detail("It is kept until its recovery window has passed.").hint(
             "Restore it with meshhook_secrets.secret_undelete, or remove it for good with meshhook_secrets.secret_purge.",
         )
     }
 
     /// PT410: the version has expired.
     pub fn expired() -> Self {
-        Error::new("PT410", "secret has expired").hint(
+        Error::new("PT410", "secret has expired").detail("The version's time has passed; its value is kept.").hint(
             "Store a new value with meshhook_secrets.secret_put, or change the expiry with meshhook_secrets.secret_expire.",
         )
     }
@@ -128,6 +128,11 @@ impl Error {
     /// PT409: a step that the present state does not allow.
     pub fn conflict(message: &'static str) -> Self {
         Error::new("PT409", message)
+    }
+
+    /// PT409: versions and ids are counted up to 2,147,483,647.
+    pub fn no_number_left(hint: &'static str) -> Self {
+        Error::conflict("no number is left").detail("They end at 2147483647.").hint(hint)
     }
 
     /// 22004: an argument is NULL.
@@ -167,6 +172,7 @@ impl Error {
     /// XX001: stored bytes did not authenticate. Says nothing about why.
     pub fn corrupted() -> Self {
         Error::new("XX001", "stored secret failed authentication")
+            .detail("What is stored in this place is not what was sealed for it.")
             .hint("Restore it from a backup, or overwrite or delete it; find out who changed the tables of meshhook_secrets.")
     }
 

@@ -38,13 +38,16 @@ pub fn undelete(project: &Uuid, name: &str, event: &mut Event) -> Result<()> {
     let now = server::now();
     match (secret.deleted_at, secret.purge_after) {
         (None, _) => {
-            return Err(Error::conflict("secret is not deleted").hint(
-                "meshhook_secrets.secret_list with include_deleted => true shows which are.",
-            ));
+            return Err(Error::conflict("secret is not deleted")
+                .detail("There is nothing to restore.")
+                .hint(
+                    "meshhook_secrets.secret_list with include_deleted => true shows which are.",
+                ));
         }
         (Some(_), Some(after)) if after > now => {}
         _ => {
             return Err(Error::new("PT410", "recovery window has passed")
+                .detail("The secret was deleted too long ago to be restored.")
                 .hint("Store the secret again with meshhook_secrets.secret_put."));
         }
     }

@@ -28,8 +28,9 @@ pub fn rotate_dek(project: &Uuid) -> Result<i32> {
         return Err(keys::project_sealed());
     }
     let newest = stored.iter().map(|key| key.dek_version).max().unwrap_or(0);
-    let dek_version =
-        newest.checked_add(1).ok_or_else(|| Error::conflict("no data key version is left"))?;
+    let dek_version = newest
+        .checked_add(1)
+        .ok_or_else(|| Error::no_number_left("Move the secrets to another project."))?;
     let (kek_id, kek) = keys::kek_to_wrap()?;
     let identity =
         DekIdentity { project_id: *project, dek_version, kek_id, status: DekStatus::Active };

@@ -341,5 +341,5 @@ fn waiting() -> Result<Option<StoredKek>> {
 
 fn next_kek_id() -> Result<i32> {
     let newest = keks::all(Sees::Latest)?.iter().map(|kek| kek.kek_id).max().unwrap_or(0);
-    newest.checked_add(1).ok_or_else(|| Error::conflict("no KEK id is left"))
+    newest.checked_add(1).ok_or_else(|| Error::no_number_left("Start anew with another database."))
 }

@@ -158,7 +158,7 @@ fn add_version(
     secret.current_version = secret
         .current_version
         .checked_add(1)
-        .ok_or_else(|| Error::conflict("secret has no version number left"))?;
+        .ok_or_else(|| Error::no_number_left("Purge the secret and store it anew."))?;
     let oldest = secret.current_version.saturating_sub(gucs::max_versions() - 1);
     secret.oldest_version = secret.oldest_version.max(oldest);
     secret.dek_version = key.dek_version;
