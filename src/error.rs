@@ -172,7 +172,6 @@ impl Error {
     /// XX001: stored bytes did not authenticate. Says nothing about why.
     pub fn corrupted() -> Self {
         Error::new("XX001", "stored secret failed authentication")
-            .detail("What is stored in this place is not what was sealed for it.")
             .hint("Restore it from a backup, or overwrite or delete it; find out who changed the tables of meshhook_secrets.")
     }
 
