@@ -212,7 +212,7 @@ export type MeshhookSecrets = {
 				Relationships: [];
 			};
 		};
-		Views: Record<string, never>;
+		Views: { [_ in never]: never };
 		Enums: Record<string, never>;
 		CompositeTypes: Record<string, never>;
 		Functions: {
