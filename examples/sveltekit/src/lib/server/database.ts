@@ -11,10 +11,10 @@ interface Application {
 				Relationships: [];
 			};
 		};
-		Views: Record<string, never>;
-		Enums: Record<string, never>;
-		CompositeTypes: Record<string, never>;
-		Functions: Record<string, never>;
+		Views: { [_ in never]: never };
+		Enums: { [_ in never]: never };
+		CompositeTypes: { [_ in never]: never };
+		Functions: { [_ in never]: never };
 	};
 }
 
