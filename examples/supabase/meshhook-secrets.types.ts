@@ -212,7 +212,7 @@ export type MeshhookSecrets = {
 				Relationships: [];
 			};
 		};
-		Views: { [_ in never]: never };
+		Views: Record<string, never>;
 		Enums: Record<string, never>;
 		CompositeTypes: Record<string, never>;
 		Functions: {
