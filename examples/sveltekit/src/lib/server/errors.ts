@@ -1,6 +1,6 @@
 // Errors of the database, of Auth and of the request, as the API and the pages answer them. The only place that maps.
 
-import type { PostgrestError } from '@supabase/supabase-js';
+import type { PostgrestError, PostgrestSingleResponse } from '@supabase/supabase-js';
 import { error, json } from '@sveltejs/kit';
 import type { ApiErrorBody, ApiErrorCode, Issue } from '$lib/api-types';
 
@@ -51,10 +51,8 @@ function ofDatabase({ code, message, details, hint }: PostgrestError): ApiError 
 	return new ApiError(500, code, 'The database refused.');
 }
 
-type Answer<T> = { data: T; error: null } | { data: null; error: PostgrestError };
-
 /** The data of a query, or its error thrown. */
-export async function ask<T>(query: PromiseLike<Answer<T>>): Promise<T> {
+export async function ask<T>(query: PromiseLike<PostgrestSingleResponse<T>>): Promise<T> {
 	const answer = await query;
 	if (answer.error) throw ofDatabase(answer.error);
 	return answer.data;
