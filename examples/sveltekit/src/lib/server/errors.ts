@@ -5,6 +5,7 @@ import { error, json } from '@sveltejs/kit';
 import type { ApiErrorBody, ApiErrorCode, Issue } from '$lib/api-types';
 
 export class ApiError extends Error {
+	override readonly name = 'ApiError';
 	readonly status: number;
 	readonly code: ApiErrorCode;
 	readonly detail: string | null;
@@ -29,7 +30,7 @@ export class ApiError extends Error {
 export const unauthenticated = () => new ApiError(401, 'unauthenticated', 'Please sign in.');
 export const crossOrigin = () => new ApiError(403, 'cross_origin', 'The request comes from another site.');
 export const invalid = (issues: Issue[]) => new ApiError(400, 'invalid_request', 'The request is not legal.', { issues });
-export const unavailable = () => new ApiError(502, 'unavailable', 'The database cannot be reached.');
+export const unavailable = () => new ApiError(502, 'unavailable', 'The database or Auth cannot be reached.');
 /** In the words of the database, which knows secrets by name. */
 export const noSuchSecret = () =>
 	new ApiError(404, 'PT404', 'secret not found', { detail: 'The project has no secret of this id.' });

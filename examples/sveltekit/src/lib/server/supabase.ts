@@ -20,7 +20,7 @@ export function clientOf({ request, cookies, url, locals }: RequestEvent): Supab
 	const token = bearer(request);
 	if (token) {
 		return createClient<Database>(PUBLIC_SUPABASE_URL, PUBLIC_SUPABASE_ANON_KEY, {
-			global: { headers: { ...headers, authorization: `Bearer ${token}` } },
+			global: { headers: { ...headers, Authorization: `Bearer ${token}` } },
 			auth: { persistSession: false, autoRefreshToken: false, detectSessionInUrl: false },
 		});
 	}

@@ -9,7 +9,7 @@ export function strict<Shape extends z.ZodRawShape>(shape: Shape) {
 }
 
 /** A whole number in a query; how large it may be is the database's to say. */
-export const digits = z.string().regex(/^\d{1,15}$/, 'Not a number').transform(Number);
+export const digits = z.string().regex(/^\d{1,16}$/, 'Not a number').transform(Number);
 export const time = z.iso.datetime({ offset: true });
 export const int = z.int32();
 export const ofProject = z.object({ projectId: z.guid() });
