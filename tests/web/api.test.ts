@@ -305,6 +305,9 @@ describe('who may what', () => {
 				refused(await alice(method, path.replace(id, NOWHERE), body), 404, 'PT404');
 			}
 		}
+		// Nor is a secret found through another project of its owner, even under the same name.
+		fine(await alice('POST', `/api/projects/${NEWSLETTER}/secrets`, { name: 'GUARDED', value: 'of the newsletter' }), 201);
+		refused(await alice('POST', `/api/projects/${NEWSLETTER}/secrets/${id}/reveal`), 404, 'PT404');
 		refused(await bob('GET', `/api/projects/${SHOP}/due`), 403, '42501');
 		refused(await bob('GET', `/api/audit-logs?project_id=${SHOP}`), 403, '42501');
 		assert.deepEqual(names(fine(await bob('GET', `/api/projects/${BLOG}/secrets`))), ['GITHUB_TOKEN']);
@@ -405,13 +408,15 @@ describe('a session', () => {
 	});
 
 	test('tells pages who it is, which projects there are, and the demo\'s accounts', async () => {
-		const layoutOf = async (call: Call, path: string) => JSON.stringify(fine(await call('GET', `${path}/__data.json`)).nodes[0].data);
+		const layoutOf = async (call: Call, path: string) => unflatten(fine(await call('GET', `${path}/__data.json`)).nodes[0].data);
 		const signedOut = await layoutOf(anonymous, '/login');
-		for (const account of [ALICE, BOB, OPERATOR]) assert.ok(signedOut.includes(account));
+		assert.deepEqual([signedOut.user, signedOut.projects], [null, []]);
+		assert.deepEqual(signedOut.demo.map(({ email }: any) => email), [ALICE, BOB, OPERATOR]);
 		const alices = await layoutOf(alice, '');
-		assert.ok(alices.includes(ALICES_ID) && alices.includes(SHOP) && alices.includes(NEWSLETTER) && !alices.includes(BLOG));
+		assert.deepEqual(alices.user, { id: ALICES_ID, email: ALICE, name: 'Alice', operator: false });
+		assert.deepEqual(alices.projects.map(({ id }: any) => id), [NEWSLETTER, SHOP]);
 		const operators = await layoutOf(operator, '');
-		assert.ok(!operators.includes(SHOP) && operators.includes('true'));
+		assert.deepEqual([operators.user.operator, operators.projects], [true, []]);
 	});
 });
 
@@ -635,6 +640,14 @@ test('a value is in the answer to reveal, and nowhere else', async () => {
 	// The log that was searched is one that would have told.
 	assert.match(readFileSync(`${stack.home}/server/log`, 'utf8'), /secret_put/);
 });
+
+/** SvelteKit's data (devalue): a list of values that refer to each other by index. */
+function unflatten(values: any[], index = 0): any {
+	const value = values[index];
+	if (Array.isArray(value)) return value.map((at) => unflatten(values, at));
+	if (value === null || typeof value !== 'object') return value;
+	return Object.fromEntries(Object.entries(value).map(([key, at]) => [key, unflatten(values, at as number)]));
+}
 
 /** RFC 4180, as a spreadsheet reads it. */
 function parseCsv(text: string): string[][] {

@@ -13,7 +13,8 @@ export const actions: Actions = {
 		const [email, password] = ['email', 'password'].map((field) => String(form.get(field) ?? ''));
 		const { error } = await locals.supabase.auth.signInWithPassword({ email, password });
 		if (error) {
-			const refused = error.status !== undefined && error.status >= 400 && error.status < 500;
+			// Otherwise Auth is not there, or has had too many requests.
+			const refused = error.status && error.status < 500 && error.status !== 429;
 			const message = refused ? 'The email or the password is wrong.' : 'Signing in does not work at the moment.';
 			return fail(refused ? 400 : 503, { email, message } satisfies LoginRefused);
 		}
