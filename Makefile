@@ -31,7 +31,7 @@ install: build ## install into PostgreSQL (asks sudo for the copying if it must)
 package: build ## make an installable tree below DESTDIR (default: dist)
 	@$(WITH_PG) scripts/package "$(or $(DESTDIR),dist)"
 
-test: lint test-core test-blackbox ## everything: style, lints, core tests, black-box tests
+test: lint test-core test-blackbox test-web ## everything: style, lints, core tests, black-box tests, web tests
 
 lint: deps ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
@@ -50,6 +50,10 @@ test-blackbox: build ## real servers, real clients; T=name runs only tests of th
 
 demo: build ## start the demo and say where it is
 	@$(WITH_PG) demo/run
+
+test-web: build ## the examples: supabase-js, edge functions, the web page in Chromium; T=file runs only that one
+	@scripts/install-deps chromium
+	@$(WITH_PG) scripts/with-node tests/web/run $(T)
 
 web: build ## start database, API gateway and the example's web page, and say where; Ctrl-C stops it all
 	@$(WITH_PG) scripts/with-node demo/web/run

@@ -20,6 +20,7 @@ const CALLS: &[&str] = &[
     "secret_list($1)",
     "secret_list($1, include_deleted => true, search => 'TOK')",
     "secret_describe($1, 'TOKEN')",
+    "project_seal_status($1)",
     "secret_versions($1, 'TOKEN')",
     "secret_due($1)",
     "secret_delete($1, 'TOKEN')",
@@ -99,8 +100,11 @@ fn a_reader_reveals_and_does_nothing_else() {
         call(&mut reader, "secret_get_bytes($1, 'TOKEN')", project).unwrap()[0].get(0);
     assert_eq!(bytes, b"hush");
 
+    assert_eq!(call(&mut reader, "project_seal_status($1)", project).unwrap().len(), 1);
+
     let before = stored(&db);
-    for other in CALLS.iter().filter(|call| !call.starts_with("secret_get")) {
+    let allowed = |call: &&&str| call.starts_with("secret_get") || call.starts_with("project_");
+    for other in CALLS.iter().filter(|call| !allowed(call)) {
         expect_error(call(&mut reader, other, project), "42501").message("permission denied");
     }
     for column in ["description", "metadata", "created_by", "created_at", "updated_at"] {

@@ -36,6 +36,7 @@ const CALLS: &[&str] = &[
     "secret_get_many($1)",
     "secret_list($1)",
     "secret_describe($1, 'TOKEN')",
+    "project_seal_status($1)",
     "secret_versions($1, 'TOKEN')",
     "secret_delete($1, 'TOKEN')",
     "secret_purge($1, 'TOKEN', 'TOKEN')",

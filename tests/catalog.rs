@@ -34,6 +34,7 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
     ("seal", &[KEK_ADMIN]),
     ("unseal", &[KEK_ADMIN]),
     ("seal_status", &[KEK_ADMIN]),
+    ("project_seal_status", &[READER, WRITER]),
     ("root_key_status", &[KEK_ADMIN]),
     ("kek_generate", &[KEK_ADMIN]),
     ("kek_rotate", &[KEK_ADMIN]),

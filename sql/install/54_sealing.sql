@@ -25,6 +25,15 @@ GRANT EXECUTE ON FUNCTION meshhook_secrets.seal_status() TO meshhook_secrets_kek
 COMMENT ON FUNCTION meshhook_secrets.seal_status() IS
   'Whether the server is sealed, why, what to do and since when; how key memory is protected (memfd_secret, mlock or madvise); how many projects of this database are sealed.';
 
+CREATE FUNCTION meshhook_secrets.project_seal_status(
+  project_id uuid
+) RETURNS TABLE (sealed boolean, cause text, remedy text)
+  LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'meshhook_secrets_project_seal_status';
+REVOKE ALL ON FUNCTION meshhook_secrets.project_seal_status(uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION meshhook_secrets.project_seal_status(uuid) TO meshhook_secrets_writer, meshhook_secrets_reader;
+COMMENT ON FUNCTION meshhook_secrets.project_seal_status(uuid) IS
+  'For members of a project: whether its secrets can be written and revealed now or are sealed (by the server, the project or its KEK), and if so, what DETAIL and HINT of PT503 would say. Reveals and opens nothing. Errors: 42501 not a member, 22004, XX001 the data key was tampered with.';
+
 CREATE FUNCTION meshhook_secrets.root_key_status() RETURNS TABLE (root_key_id text, is_current boolean, is_loaded boolean, keks bigint)
   LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'meshhook_secrets_root_key_status';
 REVOKE ALL ON FUNCTION meshhook_secrets.root_key_status() FROM PUBLIC;

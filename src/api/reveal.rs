@@ -6,6 +6,7 @@ use crate::{
     hooks,
     pg::{
         call::{Answer, Call, datum},
+        response,
         rows::Rows,
         server,
         value::revealed,
@@ -42,8 +43,14 @@ fn get_bytes(call: Call) -> Answer {
     recorded(Kind::Reveal, "secret_get_bytes", |event| Ok(Some(revealed(&get(&call, event)?))))
 }
 
-fn get(call: &Call, event: &mut Event) -> Result<reveal::Value> {
+/// Before anything that could reveal a value: who must not keep it, and must not log it.
+fn begin() {
+    response::forbid_caching();
     hooks::value_function_runs();
+}
+
+fn get(call: &Call, event: &mut Event) -> Result<reveal::Value> {
+    begin();
     let (project, name) = project_and_name(call, event)?;
     event.purpose(purpose(call, 3)?);
     reveal::one(&project, &name, call.optional(2), event)
@@ -51,7 +58,7 @@ fn get(call: &Call, event: &mut Event) -> Result<reveal::Value> {
 
 fn get_many(call: Call) -> Answer {
     recorded(Kind::Reveal, "secret_get_many", |event| {
-        hooks::value_function_runs();
+        begin();
         let project = project(&call)?;
         event.project(&project);
         event.purpose(purpose(&call, 2)?);

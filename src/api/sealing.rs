@@ -1,6 +1,6 @@
 //! `seal`, `unseal` and what is asked about root keys.
 
-use super::arguments::{optional_project, time_datum};
+use super::arguments::{optional_project, project, time_datum};
 use crate::{
     pg::{
         call::{Answer, Call, datum},
@@ -11,6 +11,7 @@ use crate::{
         sealing,
     },
 };
+use std::borrow::Cow;
 
 crate::sql_functions! {
     /// `seal(project_id)`
@@ -19,6 +20,8 @@ crate::sql_functions! {
     meshhook_secrets_unseal = unseal;
     /// `seal_status()`
     meshhook_secrets_seal_status = seal_status;
+    /// `project_seal_status(project_id)`
+    meshhook_secrets_project_seal_status = project_seal_status;
     /// `root_key_status()`
     meshhook_secrets_root_key_status = root_key_status;
 }
@@ -63,6 +66,24 @@ fn seal_status(call: Call) -> Answer {
             datum(status.protection.as_str()),
             datum(projects),
         ])?;
+        rows.done()
+    })
+}
+
+fn project_seal_status(call: Call) -> Answer {
+    recorded(Kind::Look, "project_seal_status", |event| {
+        let project = project(&call)?;
+        event.project(&project);
+        let refusal = sealing::of_project(&project)?;
+        let mut rows = Rows::begin(&call)?;
+        rows.push(&match refusal {
+            None => [datum(false), None, None],
+            Some(refusal) => {
+                let text =
+                    |text: Option<Cow<'static, str>>| text.map(Cow::into_owned).and_then(datum);
+                [datum(true), text(refusal.detail), text(refusal.hint)]
+            }
+        })?;
         rows.done()
     })
 }

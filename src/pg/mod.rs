@@ -10,12 +10,14 @@
 //! - [`spi`]: SQL through kept plans; [`scan`]: index scans without any SQL surface;
 //! - [`rows`]: result sets; [`value`]: results that are wiped; [`user`]: who runs what;
 //!   [`path`]: with which search_path;
-//! - [`session`]: who is at the other end; [`server`]: state of server and transaction.
+//! - [`session`]: who is at the other end; [`response`]: what PostgREST answers;
+//!   [`server`]: state of server and transaction.
 
 pub mod call;
 pub mod catalog;
 pub mod path;
 pub mod raise;
+pub mod response;
 pub mod rows;
 pub mod scan;
 pub mod server;

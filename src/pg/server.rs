@@ -78,6 +78,15 @@ pub fn database() -> u32 {
     unsafe { pg_sys::MyDatabaseId.to_u32() }
 }
 
+/// The name of this database; `None` once it is dropped. For use in a transaction.
+pub fn database_name() -> Option<String> {
+    // SAFETY: looks it up in the catalog; null or a C string, copied at once.
+    unsafe {
+        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
+        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
+}
+
 /// The data directory.
 pub fn data_directory() -> String {
     // SAFETY: set before any backend runs, and never changed.

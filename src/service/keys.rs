@@ -2,7 +2,7 @@
 //! made on first use.
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Refusal, Result},
     pg::{scan, scan::Sees},
     shmem::keyring,
     store::{
@@ -54,6 +54,23 @@ pub fn dek_to_seal(project: &Uuid) -> Result<VersionedDek> {
         if data_keys::insert_active(project, dek_version, kek_id, &wrapped)? {
             return Ok(VersionedDek { dek_version, dek });
         }
+    }
+}
+
+/// Why nothing of a project can be opened or sealed now, if so: the refusal (PT503) that its callers
+/// meet.
+pub fn why_sealed(project: &Uuid) -> Result<Option<Box<Refusal>>> {
+    let usable = keyring::require_open().and_then(|()| match active_dek(project)? {
+        // Its first secret will need an active KEK.
+        None if active_kek()?.is_none() && !keks::all(Sees::Latest)?.is_empty() => {
+            Err(no_active_kek())
+        }
+        _ => Ok(()),
+    });
+    match usable {
+        Ok(()) => Ok(None),
+        Err(Error::Refused(refusal)) if refusal.state == "PT503" => Ok(Some(refusal)),
+        Err(error) => Err(error),
     }
 }
 

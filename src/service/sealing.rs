@@ -1,8 +1,8 @@
 //! Sealing the server and single projects, and what people ask about root keys.
 
-use super::keys;
+use super::{access, keys};
 use crate::{
-    error::{Error, Result},
+    error::{Error, Refusal, Result},
     gucs,
     pg::{scan::Sees, server},
     shmem::{audit, keyring},
@@ -58,6 +58,12 @@ pub fn unseal(project: Option<&Uuid>) -> Result<()> {
 /// Whether and why the server is sealed, and how many projects of this database are.
 pub fn status() -> Result<(keyring::Status, i64)> {
     Ok((keyring::status()?, data_keys::sealed_projects()?))
+}
+
+/// Why a project of the caller's cannot be used, if so: the refusal that its callers meet.
+pub fn of_project(project: &Uuid) -> Result<Option<Box<Refusal>>> {
+    access::require_member(project)?;
+    keys::why_sealed(project)
 }
 
 /// The root keys that are loaded or needed.

@@ -31,6 +31,7 @@ pub const FUNCTIONS: &[&str] = &[
     "kek_verify",
     "member_projects",
     "metrics",
+    "project_seal_status",
     "refuse_direct_change",
     "root_key_rotate",
     "root_key_status",

@@ -149,7 +149,8 @@ fn seal(queue: usize, waiting: Waiting, memory: &mut Memory) -> Result<Done> {
     store::set_head(&head, &key.key.authenticate(&head))?;
     let witness = ring::is_witness_due(queue, server::now()).then(|| {
         let mac: String = head.seal_mac.iter().map(|byte| format!("{byte:02x}")).collect();
-        json!({ "seal_id": head.seal_id, "mac": mac }).to_string()
+        json!({ "database": server::database_name(), "seal_id": head.seal_id, "mac": mac })
+            .to_string()
     });
     Ok(Done { last_seal: Some(head.seal_id), witness, ..done })
 }
