@@ -129,6 +129,9 @@ export type SealStatus = {
 	sealed_projects: number | null;
 };
 
+/** Of one project, for its members: sealed by the server, the project or its KEK. */
+export type ProjectSealStatus = Pick<SealStatus, 'sealed' | 'cause' | 'remedy'>;
+
 export type RootKey = { root_key_id: string; is_current: boolean; is_loaded: boolean; keks: number };
 export type RootKeyRotation = { kek_id: number; former_root_key_id: string; root_key_id: string };
 export type RootKeyVerification = { root_key_id: string; keks: number; good: number; problem: string | null };
@@ -232,8 +235,6 @@ export type MeshhookSecrets = {
 			secret_undelete: { Args: OfSecret; Returns: SecretInfo };
 			secret_purge: { Args: OfSecret & { confirm: string }; Returns: undefined };
 			secret_expire: { Args: OfSecret & { expires_at: Timestamp | null }; Returns: SecretInfo };
-			/** For members of the project, whether it can be used; without a project for key admins. */
-			seal_status: { Args: { project_id?: Uuid }; Returns: SealStatus[] };
 
 			// meshhook_secrets_reader
 			secret_get: { Args: Reveal; Returns: string };
@@ -242,6 +243,8 @@ export type MeshhookSecrets = {
 				Args: { project_id: Uuid; names?: string[]; purpose?: string };
 				Returns: RevealedSecret[];
 			};
+			/** Also for meshhook_secrets_writer: whether the project's secrets can be written and revealed now. */
+			project_seal_status: { Args: { project_id: Uuid }; Returns: ProjectSealStatus[] };
 
 			// meshhook_secrets_kek_admin
 			kek_generate: { Args: Nothing; Returns: number };
@@ -260,6 +263,7 @@ export type MeshhookSecrets = {
 			kek_configure: { Args: { auto_rotate_period?: Interval | null }; Returns: undefined };
 			dek_rotate: { Args: { project_id: Uuid }; Returns: number };
 			secret_reencrypt: { Args: { project_id: Uuid }; Returns: number };
+			seal_status: { Args: Nothing; Returns: SealStatus[] };
 			root_key_status: { Args: Nothing; Returns: RootKey[] };
 			root_key_rotate: { Args: Nothing; Returns: RootKeyRotation[] };
 			root_key_verify: { Args: Nothing; Returns: RootKeyVerification[] };

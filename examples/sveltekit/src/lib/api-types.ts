@@ -2,7 +2,7 @@
 
 import type {
 	AuditRecord, AuditVerification, Charset, DueSecret, Finding, Health, Interval, Json, Kek, KekRotation, Outcome,
-	RootKey, SealStatus, SecretInfo, SecretVersion, SecretVersionInfo, Timestamp, Uuid,
+	ProjectSealStatus, RootKey, SealStatus, SecretInfo, SecretVersion, SecretVersionInfo, Timestamp, Uuid,
 } from '../../../supabase/meshhook-secrets.types.ts';
 
 export type * from '../../../supabase/meshhook-secrets.types.ts';
@@ -40,7 +40,7 @@ export type SecretPage = {
 	secrets: SecretInfo[];
 	/** What the next page is `after`; null on the last one. */
 	next: string | null;
-	seal: Pick<SealStatus, 'sealed' | 'cause' | 'remedy'>;
+	seal: ProjectSealStatus;
 };
 
 /** Either a value, or one that the database makes up and nobody sees. */

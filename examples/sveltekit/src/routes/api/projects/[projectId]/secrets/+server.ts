@@ -9,13 +9,12 @@ export const GET = endpoint({ params: ofProject, query: listSecrets }, async ({ 
 	const project_id = params.projectId;
 	const [page, [seal]] = await Promise.all([
 		ask(secrets.rpc('secret_list', { project_id, ...query })),
-		ask(secrets.rpc('seal_status', { project_id })),
+		ask(secrets.rpc('project_seal_status', { project_id })),
 	]);
-	const { sealed, cause, remedy } = seal;
 	return {
 		secrets: page,
 		next: page.length < query.page_size ? null : page[page.length - 1].name,
-		seal: { sealed, cause, remedy },
+		seal,
 	} satisfies SecretPage;
 });
 
