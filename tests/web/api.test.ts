@@ -8,74 +8,24 @@ import type { AddressInfo } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { Service } from '../../demo/web/processes.ts';
 import { sign } from '../../demo/web/tokens.ts';
+import { caller, fine, heard, parseCsv, refused, signIn, unflatten, type Call } from './api.ts';
 import { ALICE, asService, BLOG, BOB, OPERATOR, SHOP, startStack } from './support.ts';
 
 const stack = await startStack({ port: 0 });
 const ALICES_ID = 'a11ce000-0000-4000-8000-000000000001';
 const NEWSLETTER = '5709e000-0000-4000-8000-000000000004';
+/** @supabase/ssr names it by the first part of Supabase's host, here 127.0.0.1. */
+const COOKIE = 'sb-127-auth-token';
 const NOWHERE = '00000000-0000-4000-8000-000000000000';
 const SECRETS = `/api/projects/${SHOP}/secrets`;
 /** A value that is stored and revealed, and must be in no log and in no other answer. */
 const CANARY = `canary-${randomUUID()}`;
 
-/** Everything that any answer but reveal's said, headers too. */
-const heard: string[] = [];
-
-interface Answer {
-	status: number;
-	body: any;
-	headers: Headers;
-}
-type Call = (method: string, path: string, body?: unknown, headers?: Record<string, string>) => Promise<Answer>;
-
-function caller(identity: Record<string, string>, url = stack.url): Call {
-	return async (method, path, body, headers = {}) => {
-		const response = await fetch(url + path, {
-			method,
-			headers: { ...identity, ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers },
-			body: body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body),
-			redirect: 'manual',
-		});
-		const text = await response.text();
-		if (!path.endsWith('/reveal')) heard.push(JSON.stringify([...response.headers]), text);
-		const isJson = response.headers.get('content-type')?.startsWith('application/json');
-		if (path.startsWith('/api/')) {
-			assert.equal(response.headers.get('cache-control'), 'no-store', path);
-			assert.equal(response.headers.get('x-content-type-options'), 'nosniff');
-			assert.match(response.headers.get('x-request-id')!, /^[A-Za-z0-9._-]{1,100}$/);
-		}
-		return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : text };
-	};
-}
-
-/** Signs in as a browser does, with the form; the cookies as a browser would keep them. */
-async function signIn(email: string, options: { url?: string; origin?: string; next?: string } = {}) {
-	const { url = stack.url, origin = url, next = '' } = options;
-	const response = await fetch(`${url}/login`, {
-		method: 'POST',
-		headers: { origin, accept: 'text/html' },
-		body: new URLSearchParams({ email, password: 'demo', next }),
-		redirect: 'manual',
-	});
-	const set = response.headers.getSetCookie();
-	return { response, set, cookie: set.map((one) => one.split(';')[0]).join('; ') };
-}
-
 const tokenOf = async (email: string) => (await stack.auth.session(email)).access_token;
-const bearer = async (email: string) => caller({ authorization: `Bearer ${await tokenOf(email)}` });
+const bearer = async (email: string) => caller(stack.url, { authorization: `Bearer ${await tokenOf(email)}` });
 const [alice, bob, operator] = [await bearer(ALICE), await bearer(BOB), await bearer(OPERATOR)];
-const anonymous = caller({});
+const anonymous = caller(stack.url, {});
 
-function refused({ status, body }: Answer, expected: number, code: string) {
-	assert.deepEqual([status, body?.error?.code], [expected, code], JSON.stringify(body));
-	assert.equal(typeof body.error.message, 'string');
-	for (const field of ['detail', 'hint']) assert.ok(body.error[field] === null || typeof body.error[field] === 'string');
-	return body.error;
-}
-function fine({ status, body }: Answer, expected = 200) {
-	assert.equal(status, expected, JSON.stringify(body));
-	return body;
-}
 /** A new secret of Alice's; its path. */
 async function secret(name: string, more: object = { value: `value of ${name}` }): Promise<string> {
 	return `${SECRETS}/${fine(await alice('POST', SECRETS, { name, ...more }), 201).id}`;
@@ -106,9 +56,8 @@ describe('secrets', () => {
 	});
 
 	test('are made once', async () => {
-		const made = fine(await alice('POST', SECRETS, {
-			name: 'MADE', value: 'x', description: 'About it', metadata: { env: ['live'] }, expires_at: '2099-01-01T00:00:00+01:00',
-		}), 201);
+		const about = { description: 'About it', metadata: { env: ['live'] }, expires_at: '2099-01-01T00:00:00+01:00' };
+		const made = fine(await alice('POST', SECRETS, { name: 'MADE', value: 'x', ...about }), 201);
 		assert.deepEqual([made.name, made.version, made.expires_at], ['MADE', 1, '2098-12-31T23:00:00+00:00']);
 		const [listed] = fine(await alice('GET', `${SECRETS}?search=MADE`)).secrets;
 		assert.deepEqual([listed.id, listed.description, listed.metadata], [made.id, 'About it', { env: ['live'] }]);
@@ -125,7 +74,7 @@ describe('secrets', () => {
 
 	test('have versions', async () => {
 		const path = await secret('VERSIONED', { value: 'one' });
-		const second = fine(await alice('PUT', path, { value: 'two', cas: 1, previous_valid_for: '1 hour', description: 'Second' }));
+		const second = fine(await alice('PUT', path, { value: 'two', cas: 1, previous_valid_for: '1 hour' }));
 		assert.deepEqual([second.version, second.name], [2, 'VERSIONED']);
 		refused(await alice('PUT', path, { value: 'three', cas: 1 }), 409, 'PT409');
 		refused(await alice('POST', `${path}/rollback`, { version: 1, cas: 1 }), 409, 'PT409');
@@ -135,7 +84,8 @@ describe('secrets', () => {
 		const { versions } = fine(await alice('GET', `${path}/versions`));
 		assert.deepEqual(versions.map((one: any) => [one.version, one.is_current]), [[3, true], [2, false], [1, false]]);
 		assert.ok(versions[2].expires_at);
-		assert.deepEqual(fine(await alice('POST', `${path}/reveal`, { version: 2, purpose: 'copy' })), { value: 'two', version: 2 });
+		const copied = fine(await alice('POST', `${path}/reveal`, { version: 2, purpose: 'copy' }));
+		assert.deepEqual(copied, { value: 'two', version: 2 });
 		assert.deepEqual(fine(await alice('POST', `${path}/reveal`)), { value: 'one' });
 		refused(await alice('POST', `${path}/reveal`, { version: 9 }), 404, 'PT404');
 	});
@@ -198,6 +148,8 @@ describe('a request that is not legal', () => {
 		['GET', `/api/projects/${CANARY}/secrets`, undefined, 'projectId'],
 		['GET', `/api/projects/${CANARY}/due`, undefined, 'projectId'],
 		['GET', `${SECRETS}/${CANARY}/versions`, undefined, 'secretId'],
+		['DELETE', `${SECRETS}/${NOWHERE}?confirm=${CANARY}`, undefined, ''],
+		['DELETE', `${SECRETS}/${NOWHERE}?purge=${CANARY}&confirm=${CANARY}`, undefined, 'purge'],
 		['PUT', `${SECRETS}/${NOWHERE}`, { value: CANARY, name: CANARY }, ''],
 		['PUT', `${SECRETS}/${NOWHERE}`, { value: CANARY, cas: CANARY }, 'cas'],
 		['PATCH', `${SECRETS}/${NOWHERE}`, {}, 'expires_at'],
@@ -228,7 +180,8 @@ describe('a request that is not legal', () => {
 
 	test('must be JSON', async () => {
 		const body = JSON.stringify({ name: 'N', value: CANARY });
-		refused(await alice('POST', SECRETS, body, { 'content-type': 'text/plain', origin: stack.url }), 400, 'invalid_request');
+		const headers = { 'content-type': 'text/plain', origin: stack.url };
+		refused(await alice('POST', SECRETS, body, headers), 400, 'invalid_request');
 	});
 
 	test('to an address that is none', async () => {
@@ -280,17 +233,16 @@ describe('who may what', () => {
 			'the service key': stack.serviceRoleKey,
 		};
 		for (const [what, token] of Object.entries(tokens)) {
-			const answer = await caller({ authorization: `Bearer ${token}` })('GET', SECRETS);
+			const answer = await caller(stack.url, { authorization: `Bearer ${token}` })('GET', SECRETS);
 			assert.equal(answer.status, 401, what);
 			refused(answer, 401, 'unauthenticated');
 			// As the session's cookie.
-			const session = { access_token: token, refresh_token: 'x', expires_at: 4e9, expires_in: 1e9, token_type: 'bearer', user: {} };
-			const { set } = await signIn(ALICE);
-			const cookie = `${set[0].split('=')[0]}=base64-${part(session)}`;
-			assert.equal((await caller({ cookie })('GET', SECRETS)).status, 401, `${what}, as a cookie`);
+			const session = { access_token: token, refresh_token: 'x', expires_at: 4e9, expires_in: 1e9, token_type: 'bearer' };
+			const cookie = `${COOKIE}=base64-${part({ ...session, user: {} })}`;
+			assert.equal((await caller(stack.url, { cookie })('GET', SECRETS)).status, 401, `${what}, as a cookie`);
 		}
-		assert.equal((await caller({ authorization: `Basic ${genuine}` })('GET', SECRETS)).status, 401);
-		fine(await caller({ authorization: `bearer ${genuine}` })('GET', SECRETS));
+		assert.equal((await caller(stack.url, { authorization: `Basic ${genuine}` })('GET', SECRETS)).status, 401);
+		fine(await caller(stack.url, { authorization: `bearer ${genuine}` })('GET', SECRETS));
 	});
 
 	test('other users find nothing: what is there and what is not look the same', async () => {
@@ -306,8 +258,9 @@ describe('who may what', () => {
 			}
 		}
 		// Nor is a secret found through another project of its owner, even under the same name.
-		fine(await alice('POST', `/api/projects/${NEWSLETTER}/secrets`, { name: 'GUARDED', value: 'of the newsletter' }), 201);
-		refused(await alice('POST', `/api/projects/${NEWSLETTER}/secrets/${id}/reveal`), 404, 'PT404');
+		const elsewhere = `/api/projects/${NEWSLETTER}/secrets`;
+		fine(await alice('POST', elsewhere, { name: 'GUARDED', value: 'of the newsletter' }), 201);
+		refused(await alice('POST', `${elsewhere}/${id}/reveal`), 404, 'PT404');
 		refused(await bob('GET', `/api/projects/${SHOP}/due`), 403, '42501');
 		refused(await bob('GET', `/api/audit-logs?project_id=${SHOP}`), 403, '42501');
 		assert.deepEqual(names(fine(await bob('GET', `/api/projects/${BLOG}/secrets`))), ['GITHUB_TOKEN']);
@@ -341,11 +294,11 @@ describe('who may what', () => {
 
 describe('a session', () => {
 	test('begins with the form and is a cookie that no script can read', async () => {
-		const { response, set, cookie } = await signIn(ALICE, { next: '/projects?tab=1' });
+		const { response, set, cookie } = await signIn(stack.url, ALICE, { next: '/projects?tab=1' });
 		assert.deepEqual([response.status, response.headers.get('location')], [303, '/projects?tab=1']);
 		assert.ok(set.length > 0);
 		for (const one of set) assert.match(one, /^sb-.*; Path=\/; HttpOnly; SameSite=Lax$/);
-		const browser = caller({ cookie });
+		const browser = caller(stack.url, { cookie });
 		fine(await browser('GET', SECRETS));
 		const path = `${SECRETS}/${fine(await browser('GET', `${SECRETS}?search=SMTP`)).secrets[0].id}`;
 		assert.equal(fine(await browser('POST', `${path}/reveal`, {}, { origin: stack.url })).value.length, 32);
@@ -364,18 +317,22 @@ describe('a session', () => {
 	});
 
 	test('is renewed when its token has expired', async () => {
-		const { cookie } = await signIn(ALICE);
-		const [name, value] = [cookie.split('=')[0].replace(/\.0$/, ''), cookie.split('; ').map((one) => one.slice(one.indexOf('=') + 1)).join('')];
-		const session = JSON.parse(Buffer.from(value.replace(/^base64-/, ''), 'base64url').toString());
-		const expired = { ...session, access_token: stack.token({ sub: ALICES_ID, role: 'authenticated' }, -10), expires_at: 1 };
-		const answer = await caller({ cookie: `${name}=base64-${Buffer.from(JSON.stringify(expired)).toString('base64url')}` })('GET', SECRETS);
+		const { cookie } = await signIn(stack.url, ALICE);
+		const value = cookie.replace(`${COOKIE}=base64-`, '');
+		const session = JSON.parse(Buffer.from(value, 'base64url').toString());
+		session.access_token = stack.token({ sub: ALICES_ID, role: 'authenticated' }, -10);
+		session.expires_at = 1;
+		const expired = `${COOKIE}=base64-${Buffer.from(JSON.stringify(session)).toString('base64url')}`;
+		const answer = await caller(stack.url, { cookie: expired })('GET', SECRETS);
 		fine(answer);
 		assert.ok(answer.headers.getSetCookie().length > 0);
 		for (const one of answer.headers.getSetCookie()) assert.match(one, /HttpOnly/);
 	});
 
 	test('does not begin with a wrong password', async () => {
-		const forms: Record<string, string>[] = [{ email: ALICE, password: CANARY }, { email: 'nobody@demo.test', password: 'demo' }, {}];
+		const forms: Record<string, string>[] = [
+			{ email: ALICE, password: CANARY }, { email: 'nobody@demo.test', password: 'demo' }, {},
+		];
 		for (const form of forms) {
 			const response = await fetch(`${stack.url}/login`, {
 				method: 'POST',
@@ -391,9 +348,11 @@ describe('a session', () => {
 	});
 
 	test('leads to pages of this site only', async () => {
-		for (const next of ['//evil.example', 'https://evil.example/', '/\\evil.example', '/\t/evil.example', '/.//evil.example',
-			'/x/..//evil.example', 'javascript:alert(1)', 'evil', '']) {
-			const { response } = await signIn(BOB, { next });
+		for (const next of [
+			'//evil.example', 'https://evil.example/', '/\\evil.example', '/\t/evil.example', '/.//evil.example',
+			'/x/..//evil.example', 'javascript:alert(1)', 'evil', '',
+		]) {
+			const { response } = await signIn(stack.url, BOB, { next });
 			assert.equal(response.headers.get('location'), '/', JSON.stringify(next));
 		}
 	});
@@ -404,11 +363,12 @@ describe('a session', () => {
 			assert.deepEqual([answer.status, answer.headers.get('location')], [303, location]);
 		}
 		assert.equal((await anonymous('GET', '/login')).status, 200);
-		assert.equal((await caller({ cookie: 'sb-127-auth-token=base64-bm9uc2Vuc2U' })('GET', '/')).status, 303);
+		assert.equal((await caller(stack.url, { cookie: `${COOKIE}=base64-bm9uc2Vuc2U` })('GET', '/')).status, 303);
 	});
 
 	test('tells pages who it is, which projects there are, and the demo\'s accounts', async () => {
-		const layoutOf = async (call: Call, path: string) => unflatten(fine(await call('GET', `${path}/__data.json`)).nodes[0].data);
+		const layoutOf = async (call: Call, path: string) =>
+			unflatten(fine(await call('GET', `${path}/__data.json`)).nodes[0].data);
 		const signedOut = await layoutOf(anonymous, '/login');
 		assert.deepEqual([signedOut.user, signedOut.projects], [null, []]);
 		assert.deepEqual(signedOut.demo.map(({ email }: any) => email), [ALICE, BOB, OPERATOR]);
@@ -421,7 +381,7 @@ describe('a session', () => {
 });
 
 test('other sites cannot write with a user\'s cookie', async () => {
-	const browser = caller({ cookie: (await signIn(ALICE)).cookie });
+	const browser = caller(stack.url, { cookie: (await signIn(stack.url, ALICE)).cookie });
 	const body = { name: 'FORGED', value: 'x' };
 	const origins: (Record<string, string>)[] = [
 		{ origin: 'https://evil.example' }, { origin: 'null' }, { origin: `${stack.url}.evil.example` }, {},
@@ -431,7 +391,7 @@ test('other sites cannot write with a user\'s cookie', async () => {
 		refused(await browser('DELETE', `${SECRETS}/${NOWHERE}`, undefined, origin), 403, 'cross_origin');
 		assert.equal((await browser('POST', '/logout', undefined, origin)).status, 403);
 	}
-	assert.equal((await signIn(ALICE, { origin: 'https://evil.example' })).response.status, 403);
+	assert.equal((await signIn(stack.url, ALICE, { origin: 'https://evil.example' })).response.status, 403);
 	fine(await browser('GET', SECRETS, undefined, { origin: 'https://evil.example' }));
 	fine(await browser('POST', SECRETS, { ...body, name: 'NOT_FORGED' }, { origin: stack.url }), 201);
 	// A token does not come along by itself.
@@ -481,8 +441,10 @@ describe('the audit log', () => {
 		// Enough for three pages.
 		const claims = JSON.stringify({ sub: ALICES_ID, role: 'authenticated' });
 		await stack.sql(`SELECT set_config('request.jwt.claims', '${claims}', false); SET ROLE authenticated;
-			SELECT count(meshhook_secrets.secret_get('${SHOP}', 'SMTP_PASSWORD', purpose => 'n' || n)) FROM generate_series(1, 2345) n`);
-		const answer = await alice('GET', `/api/audit-logs?project_id=${SHOP}&action=secret_get&name=SMTP_PASSWORD&format=csv`);
+			SELECT count(meshhook_secrets.secret_get('${SHOP}', 'SMTP_PASSWORD', purpose => 'n' || n))
+			FROM generate_series(1, 2345) n`);
+		const query = `project_id=${SHOP}&action=secret_get&name=SMTP_PASSWORD`;
+		const answer = await alice('GET', `/api/audit-logs?${query}&format=csv`);
 		fine(answer);
 		assert.equal(answer.headers.get('content-type'), 'text/csv; charset=utf-8');
 		assert.equal(answer.headers.get('content-disposition'), 'attachment; filename="audit-logs.csv"');
@@ -503,7 +465,9 @@ describe('the audit log', () => {
 test('sealed: what needs keys is refused with the way out, the rest goes on', async () => {
 	const path = await secret('SEALED');
 	await stack.sql('SELECT meshhook_secrets.seal()');
-	for (const [method, at, body] of [['POST', SECRETS, { name: 'NEW', value: CANARY }], ['PUT', path, { value: CANARY }], ['POST', `${path}/reveal`]] as const) {
+	for (const [method, at, body] of [
+		['POST', SECRETS, { name: 'NEW', value: CANARY }], ['PUT', path, { value: CANARY }], ['POST', `${path}/reveal`],
+	] as const) {
 		const { detail, hint } = refused(await alice(method, at, body), 503, 'PT503');
 		assert.ok(detail && hint);
 	}
@@ -526,20 +490,24 @@ test('sealed: what needs keys is refused with the way out, the rest goes on', as
 test('pages have a policy that lets nothing else in', async () => {
 	const pages = [await anonymous('GET', '/login'), await anonymous('GET', '/login')];
 	const policies = pages.map(({ headers }) => headers.get('content-security-policy')!);
-	for (const part of ["default-src 'self'", "object-src 'none'", "base-uri 'none'", "form-action 'self'", "frame-ancestors 'none'"]) {
+	for (const part of [
+		"default-src 'self'", "object-src 'none'", "base-uri 'none'", "form-action 'self'", "frame-ancestors 'none'",
+	]) {
 		assert.ok(policies[0].split('; ').includes(part), part);
 	}
 	assert.doesNotMatch(policies[0], /unsafe|http|\*/);
 	const nonces = policies.map((policy) => /script-src 'self' 'nonce-([^']+)'/.exec(policy)![1]);
 	assert.notEqual(nonces[0], nonces[1]);
-	for (const [script] of pages[0].body.matchAll(/<script[^>]*>/g)) assert.ok(script.includes(`nonce="${nonces[0]}"`), script);
+	const scripts = pages[0].body.match(/<script[^>]*>/g);
+	for (const script of scripts) assert.ok(script.includes(`nonce="${nonces[0]}"`), script);
 	const { headers } = pages[0];
 	assert.equal(headers.get('referrer-policy'), 'same-origin');
 	assert.equal(headers.get('x-content-type-options'), 'nosniff');
 	assert.equal(headers.get('cross-origin-opener-policy'), 'same-origin');
 	assert.match(headers.get('permissions-policy')!, /camera=\(\)/);
 	assert.equal(headers.get('strict-transport-security'), null);
-	assert.equal((await alice('GET', SECRETS)).headers.get('content-security-policy'), "default-src 'none'; frame-ancestors 'none'");
+	const ofApi = (await alice('GET', SECRETS)).headers.get('content-security-policy');
+	assert.equal(ofApi, "default-src 'none'; frame-ancestors 'none'");
 });
 
 describe('in production', () => {
@@ -547,7 +515,8 @@ describe('in production', () => {
 	let lost = '';
 	const supabase = createServer((request, response) => {
 		if (lost && request.url!.startsWith(lost)) return void request.socket.destroy();
-		const forward = send(stack.supabaseUrl + request.url, { method: request.method, headers: request.headers }, (answer) => {
+		const { method, headers } = request;
+		const forward = send(stack.supabaseUrl + request.url, { method, headers }, (answer) => {
 			response.writeHead(answer.statusCode!, answer.headers);
 			answer.pipe(response);
 		});
@@ -567,12 +536,13 @@ describe('in production', () => {
 		const port = await freePort(probe);
 		await new Promise((closed) => probe.close(closed));
 		url = `http://127.0.0.1:${port}`;
-		page = new Service(process.execPath, [new URL('../../examples/sveltekit/build/index.js', import.meta.url).pathname], `${stack.home}/production.log`, {
+		const build = new URL('../../examples/sveltekit/build/index.js', import.meta.url).pathname;
+		page = new Service(process.execPath, [build], `${stack.home}/production.log`, {
 			HOST: '127.0.0.1', PORT: String(port), ORIGIN: origin, BODY_SIZE_LIMIT: '1536K',
 			PUBLIC_SUPABASE_URL: `http://127.0.0.1:${await freePort(supabase)}`, PUBLIC_SUPABASE_ANON_KEY: stack.anonKey,
 		});
 		await page.until(async () => (await fetch(`${url}/login`)).ok);
-		here = caller({ authorization: `Bearer ${await tokenOf(ALICE)}` }, url);
+		here = caller(url, { authorization: `Bearer ${await tokenOf(ALICE)}` });
 	});
 	after(async () => {
 		await page.stop();
@@ -581,21 +551,21 @@ describe('in production', () => {
 	});
 
 	test('cookies are for https only, and so is the site', async () => {
-		const { response, set } = await signIn(ALICE, { url, origin });
+		const { response, set } = await signIn(url, ALICE, { origin });
 		assert.deepEqual([response.status, set.length > 0], [303, true]);
 		for (const one of set) assert.match(one, /; HttpOnly; Secure; SameSite=Lax$/);
 		assert.match((await here('GET', SECRETS)).headers.get('strict-transport-security')!, /^max-age=\d{8}/);
 	});
 
 	test('there are no demo accounts', async () => {
-		const { body } = await caller({}, url)('GET', '/login/__data.json');
+		const { body } = await caller(url, {})('GET', '/login/__data.json');
 		assert.equal(JSON.stringify(body).includes('demo.test'), false);
 	});
 
 	test('large values get as far as the database', async () => {
-		const { detail } = refused(await here('POST', SECRETS, { name: 'LARGE', value: 'x'.repeat(1_048_576) }), 413, 'PT413');
-		assert.match(detail, /1048576 bytes/);
-		refused(await here('POST', SECRETS, { name: 'LARGE', value: 'x'.repeat(1_700_000) }), 413, 'PT413');
+		const large = (length: number) => here('POST', SECRETS, { name: 'LARGE', value: 'x'.repeat(length) });
+		assert.match(refused(await large(1_048_576), 413, 'PT413').detail, /1048576 bytes/);
+		assert.equal(refused(await large(1_700_000), 413, 'PT413').detail, null);
 	});
 
 	test('an outage is told apart from a refusal', async () => {
@@ -608,16 +578,22 @@ describe('in production', () => {
 		lost = '';
 		fine(await here('GET', SECRETS));
 		const log = readFileSync(`${stack.home}/production.log`, 'utf8');
-		assert.match(log, /"route":"\/api\/projects\/\[projectId\]\/secrets","method":"POST","error":"ApiError","code":"unavailable","status":"502"/);
+		const entries = log.split('\n').filter((line) => line.startsWith('{')).map((line) => JSON.parse(line));
+		const lostWrite = entries.find(({ method }) => method === 'POST');
+		assert.match(lostWrite.id, /^[0-9a-f-]{36}$/);
+		assert.equal(lostWrite.route, '/api/projects/[projectId]/secrets');
+		assert.deepEqual([lostWrite.error, lostWrite.code, lostWrite.status], ['ApiError', 'unavailable', '502']);
+		assert.deepEqual(Object.keys(lostWrite), ['id', 'route', 'method', 'error', 'code', 'status']);
 	});
 });
 
 test('a value is in the answer to reveal, and nowhere else', async () => {
-	const browser = caller({ cookie: (await signIn(ALICE)).cookie, origin: stack.url });
+	const browser = caller(stack.url, { cookie: (await signIn(stack.url, ALICE)).cookie, origin: stack.url });
 	const path = `${SECRETS}/${fine(await browser('POST', SECRETS, { name: 'CANARY', value: CANARY }), 201).id}`;
 	assert.deepEqual(fine(await browser('POST', `${path}/reveal`, {})), { value: CANARY });
 	fine(await browser('PUT', path, { value: `${CANARY}-2`, previous_valid_for: '1 hour' }));
-	assert.deepEqual(fine(await browser('POST', `${path}/reveal`, { version: 1, purpose: 'copy' })), { value: CANARY, version: 1 });
+	const former = fine(await browser('POST', `${path}/reveal`, { version: 1, purpose: 'copy' }));
+	assert.deepEqual(former, { value: CANARY, version: 1 });
 	refused(await browser('PUT', path, { value: CANARY, cas: 1 }), 409, 'PT409');
 	fine(await browser('GET', SECRETS));
 	fine(await browser('GET', `${path}/versions`));
@@ -628,7 +604,7 @@ test('a value is in the answer to reveal, and nowhere else', async () => {
 	fine(await operator('GET', '/api/audit-logs?page_size=1000'));
 	fine(await browser('DELETE', path));
 	assert.ok(heard.length > 200);
-	for (const text of heard) assert.equal(text.includes(CANARY), false, text.replaceAll(CANARY, '[canary]').slice(0, 500));
+	for (const text of heard) assert.ok(!text.includes(CANARY), text.replaceAll(CANARY, '[canary]').slice(0, 500));
 
 	const logs = [...readdirSync(stack.home).filter((file) => file.endsWith('.log')), 'server/log'];
 	for (const log of ['page.log', 'gateway.log', 'production.log']) assert.ok(logs.includes(log), log);
@@ -640,22 +616,3 @@ test('a value is in the answer to reveal, and nowhere else', async () => {
 	// The log that was searched is one that would have told.
 	assert.match(readFileSync(`${stack.home}/server/log`, 'utf8'), /secret_put/);
 });
-
-/** SvelteKit's data (devalue): a list of values that refer to each other by index. */
-function unflatten(values: any[], index = 0): any {
-	const value = values[index];
-	if (Array.isArray(value)) return value.map((at) => unflatten(values, at));
-	if (value === null || typeof value !== 'object') return value;
-	return Object.fromEntries(Object.entries(value).map(([key, at]) => [key, unflatten(values, at as number)]));
-}
-
-/** RFC 4180, as a spreadsheet reads it. */
-function parseCsv(text: string): string[][] {
-	const rows: string[][] = [];
-	let row: string[] = [];
-	for (const [, quoted, plain, end] of text.matchAll(/(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r\n)/g)) {
-		row.push(quoted === undefined ? plain : quoted.replaceAll('""', '"'));
-		if (end === '\r\n') rows.push(row.splice(0));
-	}
-	return rows;
-}

@@ -13,7 +13,7 @@ type Call<Params, Query, Body> = { secrets: Secrets; params: Params; query: Quer
 type Nothing = Record<string, never>;
 const nothing = strict({}) as z.ZodType<Nothing>;
 
-interface Request<Params, Query, Body> {
+interface Expected<Params, Query, Body> {
 	params?: z.ZodType<Params>;
 	query?: z.ZodType<Query>;
 	/** Without it, a body is not even read. */
@@ -24,19 +24,19 @@ interface Request<Params, Query, Body> {
 
 /** `answer` gives what is sent as JSON, or a whole response, or nothing at all (204). */
 export function endpoint<Params = Nothing, Query = Nothing, Body = Nothing>(
-	request: Request<Params, Query, Body>,
+	expected: Expected<Params, Query, Body>,
 	answer: (call: Call<Params, Query, Body>) => Promise<object | void>,
 ): RequestHandler {
 	return async (event) => {
 		try {
 			const given = await answer({
 				secrets: functions(event),
-				params: check(request.params ?? (z.object({}) as z.ZodType<Params>), event.params),
-				query: check(request.query ?? (nothing as z.ZodType<Query>), Object.fromEntries(event.url.searchParams)),
-				body: request.body ? check(request.body, await jsonOf(event.request)) : ({} as Body),
+				params: check(expected.params ?? (z.object({}) as z.ZodType<Params>), event.params),
+				query: check(expected.query ?? (nothing as z.ZodType<Query>), Object.fromEntries(event.url.searchParams)),
+				body: expected.body ? check(expected.body, await jsonOf(event.request)) : ({} as Body),
 			});
 			if (given instanceof Response) return given;
-			return given ? json(given, { status: request.status }) : new Response(null, { status: 204 });
+			return given ? json(given, { status: expected.status }) : new Response(null, { status: 204 });
 		} catch (thrown) {
 			const known = thrown instanceof ApiError;
 			if (!known || thrown.status >= 500) {
@@ -54,7 +54,7 @@ function check<T>(schema: z.ZodType<T>, given: unknown): T {
 }
 
 /** The body; one that is not there is an empty object. */
-async function jsonOf(request: globalThis.Request): Promise<unknown> {
+async function jsonOf(request: Request): Promise<unknown> {
 	const text = await request.text().catch((thrown) => {
 		throw thrown?.status === 413 ? tooLarge() : thrown;
 	});

@@ -29,7 +29,8 @@ export class ApiError extends Error {
 
 export const unauthenticated = () => new ApiError(401, 'unauthenticated', 'Please sign in.');
 export const crossOrigin = () => new ApiError(403, 'cross_origin', 'The request comes from another site.');
-export const invalid = (issues: Issue[]) => new ApiError(400, 'invalid_request', 'The request is not legal.', { issues });
+export const invalid = (issues: Issue[]) =>
+	new ApiError(400, 'invalid_request', 'The request is not legal.', { issues });
 export const unavailable = () => new ApiError(502, 'unavailable', 'The database or Auth cannot be reached.');
 /** In the words of the database, which knows secrets by name. */
 export const noSuchSecret = () =>

@@ -1,11 +1,11 @@
 import { z } from 'zod';
 import type { RotateKek, SearchAudit } from '$lib/api-types';
-import { digits, strict, time } from './strict';
+import { digits, strict, time, uuid } from './strict';
 
 export const rotateKek = strict({ reason: z.string().optional() }) satisfies z.ZodType<RotateKek>;
 
 export const searchAudit = strict({
-	project_id: z.guid().optional(),
+	project_id: uuid.optional(),
 	since: time.optional(),
 	until: time.optional(),
 	action: z.string().optional(),

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Expire, Json, ListDue, ListSecrets, Purge, RevealSecret, Rollback } from '$lib/api-types';
+import type { Expire, Json, ListDue, ListSecrets, RevealSecret, Rollback } from '$lib/api-types';
 import { digits, int, strict, time } from './strict';
 
 const written = {
@@ -13,7 +13,8 @@ const written = {
 	// Any JSON: the body was parsed as such.
 	metadata: z.custom<Json>().optional(),
 };
-const oneOfBoth = (given: { value?: string; generate?: object }) => (given.value === undefined) !== (given.generate === undefined);
+const oneOfBoth = ({ value, generate }: { value?: string; generate?: object }) =>
+	(value === undefined) !== (generate === undefined);
 const ONE_OF_BOTH = 'Give either value or generate';
 
 export const newSecret = strict({ name: z.string(), ...written }).refine(oneOfBoth, ONE_OF_BOTH);
@@ -31,10 +32,10 @@ export const listSecrets = strict({
 }) satisfies z.ZodType<ListSecrets>;
 
 export const expire = strict({ expires_at: time.nullable() }) satisfies z.ZodType<Expire>;
-export const deletion = z.union([
-	strict({ purge: z.literal('true').transform(() => true as const), confirm: z.string() }) satisfies z.ZodType<Purge>,
-	strict({}),
-]);
+export const deletion = strict({ purge: z.literal('true').optional(), confirm: z.string().optional() }).refine(
+	({ purge, confirm }) => (purge === undefined) === (confirm === undefined),
+	'To purge, give purge=true and confirm=NAME',
+);
 export const reveal = strict({
 	version: int.optional(),
 	purpose: z.enum(['reveal', 'copy']).default('reveal'),

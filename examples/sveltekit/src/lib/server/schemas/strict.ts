@@ -11,6 +11,8 @@ export function strict<Shape extends z.ZodRawShape>(shape: Shape) {
 /** A whole number in a query; how large it may be is the database's to say. */
 export const digits = z.string().regex(/^\d{1,16}$/, 'Not a number').transform(Number);
 export const time = z.iso.datetime({ offset: true });
+/** As PostgreSQL takes them, of any version. */
+export const uuid = z.guid('Not a UUID');
 export const int = z.int32();
-export const ofProject = z.object({ projectId: z.guid() });
-export const ofSecret = z.object({ projectId: z.guid(), secretId: z.guid() });
+export const ofProject = z.object({ projectId: uuid });
+export const ofSecret = z.object({ projectId: uuid, secretId: uuid });

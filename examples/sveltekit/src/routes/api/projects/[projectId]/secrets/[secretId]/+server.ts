@@ -19,6 +19,6 @@ export const PATCH = endpoint({ params: ofSecret, body: expire }, async ({ secre
 /** Recoverable, unless the caller says `purge` and confirms with the secret's name. */
 export const DELETE = endpoint({ params: ofSecret, query: deletion }, async ({ secrets, params, query }) => {
 	const secret = await secretOf(secrets, params);
-	if (!('purge' in query)) return ask(secrets.rpc('secret_delete', secret));
+	if (query.confirm === undefined) return ask(secrets.rpc('secret_delete', secret));
 	await ask(secrets.rpc('secret_purge', { ...secret, confirm: query.confirm }));
 });
