@@ -18,6 +18,8 @@ export default defineConfig({
 					'default-src': ['self'],
 					'script-src': ['self'],
 					'style-src': ['self'],
+					// SvelteKit's route announcer and popovers, which are put where they belong.
+					'style-src-attr': ['unsafe-inline'],
 					'img-src': ['self', 'data:'],
 					'object-src': ['none'],
 					'base-uri': ['none'],

@@ -4,6 +4,8 @@ import { requestId, secure } from '$lib/server/headers';
 import { bearer, clientOf, verifiedUser } from '$lib/server/supabase';
 
 const OPEN = ['/login', '/logout'];
+/** Headers of the API that pages read, also in what the server rendered. */
+const FOR_PAGES = ['content-type', 'x-request-id'];
 const isApi = ({ url }: RequestEvent) => url.pathname.startsWith('/api/');
 
 /** Browsers send cookies along with requests of other sites' making; a program's token comes from nobody else. */
@@ -34,7 +36,8 @@ export const handle: Handle = async ({ event, resolve }) => {
 		if (!isApi(event)) errorPage(thrown);
 		return secure(errorResponse(thrown), event.url, event.locals.requestId);
 	}
-	return secure(await resolve(event), event.url, event.locals.requestId);
+	const response = await resolve(event, { filterSerializedResponseHeaders: (name) => FOR_PAGES.includes(name) });
+	return secure(response, event.url, event.locals.requestId);
 };
 
 export const handleError: HandleServerError = ({ error: thrown, event, status, message }) => {
