@@ -21,6 +21,6 @@ export function secure(response: Response, url: URL, id: string): Response {
 	if (!headers.has('content-security-policy')) {
 		headers.set('content-security-policy', "default-src 'none'; frame-ancestors 'none'");
 	}
-	if (url.protocol === 'https:') headers.set('strict-transport-security', 'max-age=31536000; includeSubDomains');
+	if (url.protocol === 'https:') headers.set('strict-transport-security', 'max-age=31536000');
 	return response;
 }
