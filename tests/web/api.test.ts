@@ -519,7 +519,9 @@ test('pages come with what they show, and no value', async () => {
 	const [{ id }] = fine(await alice('GET', `${SECRETS}?search=stripe`)).secrets;
 	const { value } = fine(await alice('POST', `${SECRETS}/${id}/reveal`));
 	const html = fine(await alice('GET', `/projects/${SHOP}/secrets`, undefined, { accept: 'text/html' }));
-	for (const part of ['STRIPE_SECRET_KEY', 'data-sveltekit-fetched', 'x-request-id']) assert.ok(html.includes(part), part);
+	for (const part of ['STRIPE_SECRET_KEY', 'data-sveltekit-fetched', 'x-request-id']) {
+		assert.ok(html.includes(part), part);
+	}
 	assert.equal(html.includes(value), false);
 });
 
