@@ -14,7 +14,7 @@ export function fixedName(name: string): string | null {
 	const fixed = name
 		.normalize('NFKD')
 		.replace(/\p{Mark}/gu, '')
-		.trim()
+		.replace(/^[^A-Za-z0-9_.-]+|[^A-Za-z0-9_.-]+$/g, '')
 		.replace(/[^A-Za-z0-9_.-]+/g, '_')
 		.replace(/^[^A-Za-z_]/, '_$&')
 		.slice(0, 255);

@@ -1,5 +1,7 @@
 // Short messages at the edge of the page, told to screen readers too.
 
+import { untrack } from 'svelte';
+
 export type Toast = {
 	id: number;
 	tone: 'good' | 'bad' | 'plain';
@@ -16,7 +18,8 @@ class Toasts {
 
 	show(text: string, more: Partial<Omit<Toast, 'id' | 'text'>> = {}): number {
 		const id = ++last;
-		this.shown = [...this.shown.slice(-3), { tone: 'good', ...more, id, text }];
+		const before = untrack(() => this.shown);
+		this.shown = [...before.slice(-3), { tone: 'good', ...more, id, text }];
 		return id;
 	}
 
@@ -26,7 +29,7 @@ class Toasts {
 
 	say(text: string) {
 		// The same text twice is only heard twice if it changes.
-		this.said = this.said === text ? `${text}\u00a0` : text;
+		this.said = untrack(() => this.said) === text ? `${text}\u00a0` : text;
 	}
 }
 

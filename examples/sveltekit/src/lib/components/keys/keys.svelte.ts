@@ -7,7 +7,7 @@ import { toasts } from '$lib/toasts.svelte';
 import { count, duration } from '$lib/format';
 
 const OFTEN = 1000;
-const SELDOM = 15_000;
+const SELDOM = 60_000; // each look is a record of the audit log
 
 export class Keys {
 	state = $state.raw<KekState | null>(null);
