@@ -584,12 +584,19 @@ describe('in production', () => {
 	});
 
 	test('an outage is told apart from a refusal', async () => {
+		const { cookie, set } = await signIn(url, ALICE, { origin });
 		lost = '/rest/';
 		refused(await here('GET', SECRETS), 502, 'unavailable');
 		refused(await here('POST', SECRETS, { name: 'LOST', value: CANARY }), 502, 'unavailable');
 		lost = '/auth/';
 		refused(await here('GET', SECRETS), 502, 'unavailable');
 		assert.equal((await here('GET', '/')).status, 502);
+		const { response } = await signIn(url, ALICE, { origin });
+		assert.deepEqual([response.status, response.headers.getSetCookie()], [503, []]);
+		// But one can sign out.
+		const left = await caller(url, { cookie, origin })('POST', '/logout');
+		assert.deepEqual([left.status, left.headers.get('location')], [303, '/login']);
+		assert.equal(left.headers.getSetCookie().filter((one) => one.includes('Max-Age=0')).length, set.length);
 		lost = '';
 		fine(await here('GET', SECRETS));
 		const log = readFileSync(`${stack.home}/production.log`, 'utf8');

@@ -18,7 +18,8 @@ async function admit(event: RequestEvent): Promise<void> {
 	const { locals, request, route, url } = event;
 	locals.requestId = requestId(request);
 	locals.supabase = clientOf(event);
-	locals.user = await verifiedUser(locals.supabase, request);
+	// One can leave also while Auth cannot say who it was.
+	locals.user = url.pathname === '/logout' ? null : await verifiedUser(locals.supabase, request);
 	if (isApi(event) && !locals.user) throw unauthenticated();
 	if (isForged(event)) throw crossOrigin();
 	if (isApi(event) && !route.id) throw new ApiError(404, 'not_found', 'There is nothing here.');
