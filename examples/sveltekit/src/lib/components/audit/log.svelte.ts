@@ -2,7 +2,9 @@
 
 import { api, asApiError, type ApiError } from '$lib/api';
 import type { AuditPage, AuditRecord, SearchAudit } from '$lib/api-types';
+import { plural } from '$lib/format';
 import type { Result } from '$lib/load';
+import { toasts } from '$lib/toasts.svelte';
 
 export class AuditLog {
 	records = $state.raw<AuditRecord[]>([]);
@@ -27,6 +29,7 @@ export class AuditLog {
 			const page = await api.audit({ ...this.#query, after: this.next });
 			this.records = [...this.records, ...page.records];
 			this.next = page.next;
+			toasts.say(`${plural(page.records.length, 'older record')}.`);
 		} catch (error) {
 			this.moreProblem = asApiError(error);
 		} finally {

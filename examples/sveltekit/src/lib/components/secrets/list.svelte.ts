@@ -1,8 +1,10 @@
 // The secrets that a page shows: the first page of them came with the page, the rest when asked for.
 
 import { api, asApiError, type ApiError } from '$lib/api';
+import { plural } from '$lib/format';
 import type { Result } from '$lib/load';
 import type { ListSecrets, SecretInfo, SecretPage } from '$lib/api-types';
+import { toasts } from '$lib/toasts.svelte';
 
 export const PAGE_SIZE = 50;
 
@@ -41,6 +43,7 @@ export class SecretList {
 		try {
 			const page = await this.#fetch({ after: this.next });
 			this.#take([...this.secrets, ...page.secrets], page);
+			toasts.say(`${plural(page.secrets.length, 'more secret')}.`);
 		} catch (error) {
 			this.moreProblem = asApiError(error);
 		} finally {
