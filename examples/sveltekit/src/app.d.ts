@@ -1,12 +1,23 @@
-// See https://svelte.dev/docs/kit/types#app.d.ts
-// for information about these interfaces
+import type { SupabaseClient } from '@supabase/supabase-js';
+import type { Session, User } from '$lib/api-types';
+import type { Database } from '$lib/server/database';
+
 declare global {
 	namespace App {
-		// interface Error {}
-		// interface Locals {}
-		// interface PageData {}
-		// interface PageState {}
-		// interface Platform {}
+		interface Locals {
+			/** Acts as the one who is signed in. */
+			supabase: SupabaseClient<Database>;
+			/** Verified; null if nobody is signed in. */
+			user: User | null;
+			/** Ends up in the audit log. */
+			requestId: string;
+		}
+		interface PageData extends Session {}
+		interface Error {
+			message: string;
+			/** The request's id, to find it in the log. */
+			id?: string;
+		}
 	}
 }
 

@@ -1,0 +1,21 @@
+import type { MeshhookSecrets, Uuid } from '../../../../supabase/meshhook-secrets.types.ts';
+
+/** The application's own tables, as far as the pages need them. */
+interface Application {
+	public: {
+		Tables: {
+			projects: {
+				Row: { id: Uuid; owner: Uuid; name: string };
+				Insert: { id?: Uuid; owner?: Uuid; name: string };
+				Update: { name?: string };
+				Relationships: [];
+			};
+		};
+		Views: { [_ in never]: never };
+		Enums: { [_ in never]: never };
+		CompositeTypes: { [_ in never]: never };
+		Functions: { [_ in never]: never };
+	};
+}
+
+export type Database = Application & MeshhookSecrets;
