@@ -90,6 +90,7 @@ export async function start({ home, port }: Options): Promise<Stack> {
 				HOST: '127.0.0.1',
 				PORT: String(chosen),
 				ORIGIN: url,
+				BODY_SIZE_LIMIT: '1536K', // as npm start sets it
 				PUBLIC_SUPABASE_URL: api.url,
 				PUBLIC_SUPABASE_ANON_KEY: anonKey,
 				DEMO_ACCOUNTS: JSON.stringify(ACCOUNTS.map(({ email, name, does }) => ({ email, name, does }))),
