@@ -2,8 +2,9 @@
 
 import { browser } from '$app/environment';
 import type {
-	ApiErrorBody, AuditPage, AuditVerification, Expire, Findings, Issue, KekRotation, KekState, ListSecrets, NewSecret,
-	NewVersion, RevealSecret, Revealed, Rollback, RotateKek, SearchAudit, SecretInfo, SecretPage, SecretVersionInfo, Versions,
+	ApiErrorBody, AuditPage, AuditVerification, Expire, Findings, Issue, KekRotation, KekState, ListSecrets,
+	NewSecret, NewVersion, RevealSecret, Revealed, Rollback, RotateKek, SearchAudit, SecretInfo, SecretPage,
+	SecretVersionInfo, Versions,
 } from './api-types';
 
 export class ApiError extends Error {
@@ -40,7 +41,7 @@ type Query = Record<string, string | number | boolean | null | undefined>;
 
 /** A query string of what is set; '' if nothing is. */
 export function queryOf(query: Query): string {
-	const set = Object.entries(query).filter(([, value]) => value !== undefined && value !== null && value !== '' && value !== false);
+	const set = Object.entries(query).filter(([, value]) => value || value === 0);
 	const text = new URLSearchParams(set.map(([name, value]) => [name, String(value)])).toString();
 	return text && `?${text}`;
 }
@@ -77,7 +78,8 @@ export function createApi(fetch: Fetch) {
 	return {
 		listSecrets: (project: string, query: ListSecrets) => call<SecretPage>('GET', ofProject(project) + queryOf(query)),
 		createSecret: (project: string, body: NewSecret) => call<SecretVersionInfo>('POST', ofProject(project), body),
-		putSecret: (project: string, id: string, body: NewVersion) => call<SecretVersionInfo>('PUT', ofSecret(project, id), body),
+		putSecret: (project: string, id: string, body: NewVersion) =>
+			call<SecretVersionInfo>('PUT', ofSecret(project, id), body),
 		expireSecret: (project: string, id: string, body: Expire) => call<SecretInfo>('PATCH', ofSecret(project, id), body),
 		deleteSecret: (project: string, id: string) => call<SecretInfo>('DELETE', ofSecret(project, id)),
 		undeleteSecret: (project: string, id: string) => call<SecretInfo>('POST', `${ofSecret(project, id)}/undelete`),

@@ -1,6 +1,6 @@
 /**
- * Copies a text that is yet to be fetched. False if the browser does not allow it; then, if that can be known, nothing was
- * fetched. What `fetchText` throws is thrown on.
+ * Copies a text that is yet to be fetched. False if the browser does not allow it; then, if that can be known, nothing
+ * was fetched. What `fetchText` throws is thrown on.
  */
 export async function copyFetched(fetchText: () => Promise<string>): Promise<boolean> {
 	if (!navigator.clipboard?.write || typeof ClipboardItem === 'undefined' || (await isDenied())) return false;

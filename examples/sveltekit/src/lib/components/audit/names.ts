@@ -14,16 +14,16 @@ export const OUTCOMES: Record<Outcome, { label: string; tone: Tone }> = {
 
 /** Functions of the extension, and what the server does by itself, as members of a project meet them. */
 const OF_SECRETS = [
-	'secret_get', 'secret_get_many', 'secret_get_bytes', 'secret_put', 'secret_put_bytes', 'secret_generate', 'secret_rollback',
-	'secret_list', 'secret_describe', 'secret_versions', 'secret_due', 'secret_expire', 'secret_delete', 'secret_undelete',
-	'secret_purge', 'project_seal_status', 'audit_search',
+	'secret_get', 'secret_get_many', 'secret_get_bytes', 'secret_put', 'secret_put_bytes', 'secret_generate',
+	'secret_rollback', 'secret_list', 'secret_describe', 'secret_versions', 'secret_due', 'secret_expire',
+	'secret_delete', 'secret_undelete', 'secret_purge', 'project_seal_status', 'audit_search',
 ];
 const OF_OPERATORS = [
-	'kek_rotate', 'rotation_finish', 'rotation_fail', 'kek_retire', 'kek_generate', 'kek_rewrap', 'kek_status', 'kek_verify',
-	'kek_disable', 'kek_enable', 'kek_mark_compromised', 'kek_destroy', 'kek_cancel_destroy', 'kek_destroyed', 'kek_configure',
-	'dek_rotate', 'secret_reencrypt', 'root_key_load', 'root_key_rotate', 'root_key_verify', 'root_key_status', 'seal', 'sealed',
-	'unseal', 'unsealed', 'seal_status', 'audit_verify', 'audit_tampered', 'audit_prune', 'project_deleted', 'attach_projects',
-	'setup_supabase',
+	'kek_rotate', 'rotation_finish', 'rotation_fail', 'kek_retire', 'kek_generate', 'kek_rewrap', 'kek_status',
+	'kek_verify', 'kek_disable', 'kek_enable', 'kek_mark_compromised', 'kek_destroy', 'kek_cancel_destroy',
+	'kek_destroyed', 'kek_configure', 'dek_rotate', 'secret_reencrypt', 'root_key_load', 'root_key_rotate',
+	'root_key_verify', 'root_key_status', 'seal', 'sealed', 'unseal', 'unsealed', 'seal_status', 'audit_verify',
+	'audit_tampered', 'audit_prune', 'project_deleted', 'attach_projects', 'setup_supabase',
 ];
 
 const option = (value: string): Option => ({ value, label: value });

@@ -4,7 +4,7 @@ import type { Outcome, SearchAudit } from '$lib/api-types';
 
 export const PAGE_SIZE = 50;
 
-export type AuditFilters = Pick<SearchAudit, 'project_id' | 'since' | 'until' | 'action' | 'outcome' | 'actor' | 'name'>;
+export type AuditFilters = Omit<SearchAudit, 'after' | 'page_size' | 'format'>;
 
 export function filtersOf(url: URL): AuditFilters {
 	const of = (name: string) => url.searchParams.get(name) || undefined;

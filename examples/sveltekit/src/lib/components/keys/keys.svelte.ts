@@ -1,7 +1,7 @@
 // The state of keys, followed: often while a rotation runs or the server is sealed, now and then otherwise.
 
 import { api, asApiError, type ApiError } from '$lib/api';
-import type { KekState } from '$lib/api-types';
+import type { Kek, KekState } from '$lib/api-types';
 import type { Result } from '$lib/load';
 import { toasts } from '$lib/toasts.svelte';
 import { count, duration } from '$lib/format';
@@ -65,7 +65,7 @@ export class Keys {
 }
 
 /** "120 of 500 data keys, 40 per second, done in about 10 seconds". */
-export function progressText(kek: { done: number | null; remaining: number | null; per_second: number | null; estimated_end: string | null }, now: number) {
+export function progressText(kek: Kek, now: number): string {
 	const done = kek.done ?? 0;
 	const parts = [`${count(done)} of ${count(done + (kek.remaining ?? 0))} data keys`];
 	if (kek.per_second) parts.push(`${count(Math.round(kek.per_second * 10) / 10)} per second`);

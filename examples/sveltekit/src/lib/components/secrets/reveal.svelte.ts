@@ -1,5 +1,5 @@
-// The one value that is shown at a time. It is in memory only, for half a minute at most, and gone as soon as the reader
-// looks elsewhere.
+// The one value that is shown at a time. It is in memory only, for half a minute at most, and gone as soon as the
+// reader looks elsewhere.
 
 import { onMount } from 'svelte';
 import { beforeNavigate } from '$app/navigation';

@@ -5,14 +5,19 @@ import type { Tone } from '$lib/ui/Badge.svelte';
 /** From how many days before its end a secret is due. */
 const DUE_DAYS = 30;
 
+/** A secret or one of its versions. */
+type Stateful = Pick<SecretInfo | SecretVersion, 'status' | 'expires_at'> & { purge_after?: string | null };
+
 export type Status = { tone: Tone; text: string };
 
 /** When it stops working; `infinity` is never. */
-export const expiryOf = ({ expires_at }: { expires_at: string | null }) => (expires_at === 'infinity' ? null : expires_at);
+export function expiryOf({ expires_at }: Pick<Stateful, 'expires_at'>): string | null {
+	return expires_at === 'infinity' ? null : expires_at;
+}
 
 const inDays = (days: number) => (days <= 1 ? 'within a day' : `in ${plural(days, 'day')}`);
 
-export function statusOf(secret: Pick<SecretInfo | SecretVersion, 'status' | 'expires_at'> & { purge_after?: string | null }, now: number): Status {
+export function statusOf(secret: Stateful, now: number): Status {
 	const expires = expiryOf(secret);
 	if (secret.status === 'deleted') {
 		if (!secret.purge_after) return { tone: 'plain', text: 'Deleted' };
