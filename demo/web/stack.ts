@@ -45,6 +45,7 @@ export async function start({ home, port }: Options): Promise<Stack> {
 		for (let next; (next = undo.pop()); ) await next();
 	};
 	try {
+		if (port) await freePort(port);
 		undo.push(() => run(`${root}/demo/stop`, ['--quiet', home]));
 		await run(`${root}/demo/server`, [home]);
 		home = realpathSync(home);
@@ -84,7 +85,7 @@ export async function start({ home, port }: Options): Promise<Stack> {
 
 		let url = '';
 		if (port !== undefined) {
-			const chosen = port || (await freePort());
+			const chosen = port || (await freePort(0));
 			url = `http://localhost:${chosen}`;
 			const page = new Service(process.execPath, [`${root}/examples/sveltekit/build/index.js`], `${home}/page.log`, {
 				HOST: '127.0.0.1',
@@ -105,9 +106,13 @@ export async function start({ home, port }: Options): Promise<Stack> {
 	}
 }
 
-async function freePort(): Promise<number> {
+/** This port, or any for 0, if nobody has it. */
+async function freePort(wanted: number): Promise<number> {
 	const probe = createServer();
-	await new Promise<void>((listening) => probe.listen(0, '127.0.0.1', listening));
+	await new Promise<void>((listening, fail) => {
+		probe.once('error', () => fail(new Error(`Port ${wanted} is in use. Choose another one with WEB_PORT.`)));
+		probe.listen(wanted, '127.0.0.1', listening);
+	});
 	const { port } = probe.address() as AddressInfo;
 	await new Promise((closed) => probe.close(closed));
 	return port;
