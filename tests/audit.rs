@@ -84,7 +84,6 @@ fn calls() -> Vec<Called> {
         service("secret_describe('$P', 'TOKEN')", json!({"name": "TOKEN"})),
         service("secret_versions('$P', 'TOKEN')", json!({"name": "TOKEN"})),
         service("secret_due('$P')", json!({})),
-        service("project_seal_status('$P')", json!({"project_id": "$P"})),
         service("secret_delete('$P', 'TOKEN')", of(4)),
         service("secret_undelete('$P', 'TOKEN')", of(4)),
         service(

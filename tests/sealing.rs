@@ -596,6 +596,10 @@ fn members_are_told_whether_their_project_is_sealed() {
         let status = "SELECT * FROM meshhook_secrets.project_seal_status($1)";
         expect_error(stranger.query(status, &[&vault.project]), "42501");
     }
+    // Pages ask while they wait: only refusals are worth a record.
+    let recorded = "SELECT DISTINCT outcome FROM meshhook_secrets.audit_search(action => 'project_seal_status')";
+    let recorded = vault.db.superuser().query(recorded, &[]).unwrap();
+    assert_eq!(recorded.iter().map(|row| row.get(0)).collect::<Vec<String>>(), ["denied"]);
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn seal_status(call: Call) -> Answer {
 }
 
 fn project_seal_status(call: Call) -> Answer {
-    recorded(Kind::Look, "project_seal_status", |event| {
+    recorded(Kind::Probe, "project_seal_status", |event| {
         let project = project(&call)?;
         event.project(&project);
         let refusal = sealing::of_project(&project)?;

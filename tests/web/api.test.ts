@@ -195,6 +195,7 @@ describe('a request that is not legal', () => {
 /** Every endpoint, for a secret of the shop. */
 const everything = (id: string): [method: string, path: string, body?: unknown][] => [
 	['GET', SECRETS], ['POST', SECRETS, { name: 'FOREIGN', value: 'x' }], ['GET', `/api/projects/${SHOP}/due`],
+	['GET', `/api/projects/${SHOP}/seal`],
 	['PUT', `${SECRETS}/${id}`, { value: 'x' }], ['PATCH', `${SECRETS}/${id}`, { expires_at: null }],
 	['DELETE', `${SECRETS}/${id}`], ['DELETE', `${SECRETS}/${id}?purge=true&confirm=GUARDED`],
 	['GET', `${SECRETS}/${id}/versions`], ['POST', `${SECRETS}/${id}/reveal`],
@@ -479,6 +480,7 @@ test('sealed: what needs keys is refused with the way out, the rest goes on', as
 	const { secrets, seal } = fine(await alice('GET', SECRETS));
 	assert.ok(secrets.length > 3);
 	assert.deepEqual([seal.sealed, typeof seal.cause, typeof seal.remedy], [true, 'string', 'string']);
+	assert.deepEqual(fine(await alice('GET', `/api/projects/${SHOP}/seal`)), seal);
 	fine(await alice('GET', `${path}/versions`));
 	fine(await alice('GET', `/api/projects/${SHOP}/due`));
 	fine(await alice('GET', `/api/audit-logs?project_id=${SHOP}`));
@@ -489,6 +491,7 @@ test('sealed: what needs keys is refused with the way out, the rest goes on', as
 
 	await stack.sql('SELECT meshhook_secrets.unseal()');
 	assert.equal(fine(await alice('GET', SECRETS)).seal.sealed, false);
+	assert.equal(fine(await alice('GET', `/api/projects/${SHOP}/seal`)).sealed, false);
 	assert.equal(fine(await alice('POST', `${path}/reveal`)).value, 'value of SEALED');
 });
 

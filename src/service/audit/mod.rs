@@ -35,6 +35,8 @@ pub enum Kind {
     Reveal,
     /// Looks at something that is no value: in the ring.
     Look,
+    /// Asks for nothing but whether it works, again and again: only refusals are recorded.
+    Probe,
     /// Changes tables: in the same transaction.
     Change,
     /// Must work whatever happens to the record: sealing and unsealing the server.
@@ -202,6 +204,7 @@ pub fn refused_by_server(action: &str, role: Option<String>) {
 fn succeeded(kind: Kind, event: Event) -> Result<()> {
     let records = event.records();
     match kind {
+        Kind::Probe => Ok(()),
         Kind::Change => in_transaction(records),
         _ if server::in_recovery() => records.iter().try_for_each(|record| {
             if raise::log_for_sure(&line(record)) { Ok(()) } else { Err(not_logged()) }

@@ -3,7 +3,7 @@
 import { browser } from '$app/environment';
 import type {
 	ApiErrorBody, AuditPage, AuditVerification, Expire, Findings, Issue, KekRotation, KekState, ListSecrets,
-	NewSecret, NewVersion, RevealSecret, Revealed, Rollback, RotateKek, SearchAudit, SecretInfo, SecretPage,
+	NewSecret, NewVersion, ProjectSealStatus, RevealSecret, Revealed, Rollback, RotateKek, SearchAudit, SecretInfo, SecretPage,
 	SecretVersionInfo, Versions,
 } from './api-types';
 
@@ -77,6 +77,7 @@ export function createApi(fetch: Fetch) {
 
 	return {
 		listSecrets: (project: string, query: ListSecrets) => call<SecretPage>('GET', ofProject(project) + queryOf(query)),
+		seal: (project: string) => call<ProjectSealStatus>('GET', `/api/projects/${project}/seal`),
 		createSecret: (project: string, body: NewSecret) => call<SecretVersionInfo>('POST', ofProject(project), body),
 		putSecret: (project: string, id: string, body: NewVersion) =>
 			call<SecretVersionInfo>('PUT', ofSecret(project, id), body),

@@ -68,5 +68,16 @@ export class SecretList {
 		}
 	}
 
+	/** Looks whether a sealed project is open again; if so, fetches the list. True when it is. */
+	async lookAtSeal(): Promise<boolean> {
+		try {
+			this.seal = await api.seal(this.project);
+		} catch {
+			return false; // not now; the next look tells
+		}
+		if (!this.seal.sealed) await this.refresh();
+		return !this.seal.sealed;
+	}
+
 	find = (id: string) => this.secrets.find((secret) => secret.id === id);
 }
