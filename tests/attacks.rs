@@ -822,14 +822,15 @@ fn setup_does_not_succeed_while_a_role_has_rights_by_another_one() {
     for (who, give, take) in [
         (
             "anon",
+            // From PostgreSQL 16 on, whether it inherits is decided when it becomes a member.
             "CREATE ROLE between; GRANT USAGE ON SCHEMA meshhook_secrets TO between;
-             GRANT between TO anon; ALTER ROLE anon INHERIT",
+             ALTER ROLE anon INHERIT; GRANT between TO anon",
             "REVOKE USAGE ON SCHEMA meshhook_secrets FROM between; REVOKE between FROM anon;
              ALTER ROLE anon NOINHERIT",
         ),
         (
             "anon",
-            "GRANT meshhook_secrets_writer TO between; GRANT between TO anon; ALTER ROLE anon INHERIT",
+            "GRANT meshhook_secrets_writer TO between; ALTER ROLE anon INHERIT; GRANT between TO anon",
             "REVOKE meshhook_secrets_writer FROM between; REVOKE between FROM anon;
              ALTER ROLE anon NOINHERIT",
         ),
