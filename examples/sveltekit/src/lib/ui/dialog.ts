@@ -1,3 +1,5 @@
+import { getContext, setContext } from 'svelte';
+
 // How dialogs and alert dialogs look.
 
 export const overlayLook = 'fixed inset-0 z-40 animate-appear bg-[rgb(10_10_20/0.45)]';
@@ -11,3 +13,8 @@ export const panelLook =
 export const buttonless =
 	'-mt-1 -mr-2 inline-flex size-8 shrink-0 items-center justify-center rounded-md text-muted ' +
 	'hover:bg-hover hover:text-text';
+
+const DIALOG = Symbol('dialog');
+export const beDialog = () => setContext(DIALOG, true);
+/** Whether a component is part of a dialog: an open tooltip of bits-ui would suspend the dialog's hold on the focus. */
+export const isInDialog = () => getContext(DIALOG) === true;
