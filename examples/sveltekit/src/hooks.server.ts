@@ -6,6 +6,15 @@ import { bearer, clientOf, verifiedUser } from '$lib/server/supabase';
 const OPEN = ['/login', '/logout'];
 /** Headers of the API that pages read, also in what the server rendered. */
 const FOR_PAGES = ['content-type', 'x-request-id'];
+/** SvelteKit asks this hook about such addresses too, but outside of what catches a redirect: the process would end. */
+function isMalformed({ url }: RequestEvent): boolean {
+	try {
+		decodeURI(url.pathname);
+		return false;
+	} catch {
+		return true;
+	}
+}
 const isApi = ({ url }: RequestEvent) => url.pathname.startsWith('/api/');
 
 /** Browsers send cookies along with requests of other sites' making; a program's token comes from nobody else. */
@@ -29,6 +38,11 @@ async function admit(event: RequestEvent): Promise<void> {
 }
 
 export const handle: Handle = async ({ event, resolve }) => {
+	if (isMalformed(event)) {
+		event.locals.requestId = requestId(event.request);
+		const refusal = new ApiError(400, 'invalid_request', 'The address is malformed.');
+		return secure(errorResponse(refusal), event.url, event.locals.requestId);
+	}
 	try {
 		await admit(event);
 	} catch (thrown) {

@@ -45,10 +45,29 @@ function coreOf(form: string): string {
 	return (form.match(/[a-z0-9]+/gi) ?? ['']).reduce((longest, run) => run.length > longest.length ? run : longest);
 }
 
+/** By Knuth, Morris and Pratt: values and answers are others' to choose, and indexOf is quadratic where both repeat. */
 function addSpans(spans: [number, number][], form: string, { bytes, from, to }: View): void {
-	for (let at = bytes.indexOf(form); at >= 0; at = bytes.indexOf(form, at + 1)) {
-		spans.push([from[at], to[at + form.length - 1]]);
+	const borders = bordersOf(form);
+	for (let at = 0, matched = 0; at < bytes.length; at++) {
+		const byte = bytes.charCodeAt(at);
+		while (matched > 0 && form.charCodeAt(matched) !== byte) matched = borders[matched - 1];
+		if (form.charCodeAt(matched) === byte) matched++;
+		if (matched < form.length) continue;
+		const start = from[at - matched + 1], last = spans.at(-1);
+		if (last && start >= last[0] && start < last[1]) last[1] = Math.max(last[1], to[at]);
+		else spans.push([start, to[at]]);
+		matched = borders[matched - 1];
 	}
+}
+
+function bordersOf(form: string): Uint32Array {
+	const borders = new Uint32Array(form.length);
+	for (let at = 1, matched = 0; at < form.length; at++) {
+		while (matched > 0 && form[at] !== form[matched]) matched = borders[matched - 1];
+		if (form[at] === form[matched]) matched++;
+		borders[at] = matched;
+	}
+	return borders;
 }
 
 function cut(bytes: string, spans: [number, number][]): string {
