@@ -1,9 +1,10 @@
 // `make web`: starts the stack, says where it is, and stops it at Ctrl-C.
+// WEB_PORT is the port of the page, WEB_HOME the directory that everything is in until then.
 
 import { ACCOUNTS, PASSWORD } from './accounts.ts';
 import { start, type Stack } from './stack.ts';
 
-const home = new URL('../../.demo-web', import.meta.url).pathname;
+const home = process.env.WEB_HOME || new URL('../../.demo-web', import.meta.url).pathname;
 let stack: Stack | undefined;
 let stopping = false;
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {

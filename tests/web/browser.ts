@@ -32,16 +32,23 @@ export class Traffic {
 			const request = response.request();
 			const headers = JSON.stringify(response.headers());
 			this.#pending.push(response.text().catch(() => '').then((text) =>
-				this.#bodies.push({ url: response.url(), method: request.method(), text: headers + text })));
+				this.#bodies.push({ url: response.url(), method: request.method(), text: response.url() + headers + text })));
 			if (response.status() >= 500) this.faults.push(`${response.status()} ${request.method()} ${response.url()}`);
 		});
 		context.on('weberror', (error) => this.faults.push(String(error.error())));
 		context.on('console', (message) => {
-			if (message.type() === 'error') this.faults.push(message.text());
+			if (message.type() === 'error') this.faults.push(`${message.text()} ${message.location().url}`);
 		});
 	}
 
-	/** The requests whose answers hold this text, as `METHOD /path`. */
+	/** Takes the faults that a test has provoked off the list; there must be some. */
+	expect(provoked: RegExp): void {
+		const others = this.faults.filter((fault) => !provoked.test(fault));
+		assert.ok(others.length < this.faults.length, `no fault is like ${provoked}`);
+		this.faults.splice(0, Infinity, ...others);
+	}
+
+	/** The requests whose answers, or URLs, hold this text, as `METHOD /path`. */
 	async holding(text: string): Promise<string[]> {
 		await Promise.all(this.#pending);
 		return this.#bodies.filter((body) => body.text.includes(text)).map((body) => `${body.method} ${new URL(body.url).pathname}`);
@@ -69,8 +76,10 @@ export async function remembered(page: Page): Promise<string> {
 
 /** axe-core finds nothing wrong (WCAG 2.2 A and AA, and its best practices). */
 export async function assertAccessible(page: Page, where: string): Promise<void> {
-	// Colours in the middle of a transition are nobody's.
-	await page.evaluate(() => Promise.all(document.getAnimations().map((animation) => animation.finished.catch(() => {}))));
+	// Colours in the middle of a transition are nobody's. Some animations never end.
+	await page.evaluate(() => document.getAnimations().forEach((animation) => {
+		if (Number.isFinite(animation.effect?.getComputedTiming().endTime)) animation.finish();
+	}));
 	// Not as a script element: the page's Content-Security-Policy would rightly refuse it.
 	await page.evaluate(axe);
 	const violations = await page.evaluate(async () => {
@@ -78,4 +87,10 @@ export async function assertAccessible(page: Page, where: string): Promise<void>
 		return violations.map((violation) => `${violation.id}: ${violation.nodes.map((node) => node.html).join(' | ')}`);
 	});
 	assert.deepEqual(violations, [], where);
+}
+
+/** Nothing makes the page scroll sideways. */
+export async function assertFits(page: Page, where: string): Promise<void> {
+	const [needed, there] = await page.evaluate(() => [document.scrollingElement!.scrollWidth, innerWidth]);
+	assert.ok(needed <= there, `${where}: ${needed} px wide in a window of ${there} px`);
 }

@@ -9,8 +9,9 @@ import type { MeshhookSecrets } from '../../examples/supabase/meshhook-secrets.t
 export const ALICE = 'alice@demo.test';
 export const BOB = 'bob@demo.test';
 export const OPERATOR = 'olga@demo.test';
-/** Alice's project and Bob's. */
+/** Alice's projects, the second without secrets, and Bob's. */
 export const SHOP = '5709e000-0000-4000-8000-000000000001';
+export const NEWSLETTER = '5709e000-0000-4000-8000-000000000004';
 export const BLOG = 'b106e000-0000-4000-8000-000000000002';
 
 /** Starts a stack that ends with the test file. */
