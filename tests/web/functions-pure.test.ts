@@ -227,10 +227,16 @@ test('several values, values in values, overlapping values', () => {
 	assert.equal(scrub('onetwo', ['one', 'two']), '******');
 });
 
-test('a long value and a long answer take no long time', () => {
+// By its limit of time: a search that is quadratic takes minutes.
+test('a long value and a long answer take no long time', { timeout: 60_000 }, () => {
 	const value = Array.from({ length: 16_000 }, (_, i) => `${i}/é`).join('');
-	const start = performance.now();
-	const scrubbed = scrub(json(json(value)) + 'x'.repeat(900_000), [value]);
-	assert.ok(scrubbed.startsWith('***x'));
-	assert.ok(performance.now() - start < 5000, `${performance.now() - start} ms`);
+	assert.ok(scrub(json(json(value)) + 'x'.repeat(900_000), [value]).startsWith('***x'));
+	assert.equal(scrub(`${'a'.repeat(2 ** 20)}b`, ['a'.repeat(65_536)]), '***b');
+	assert.equal(scrub('ab'.repeat(2 ** 19), ['ab'.repeat(32_768), `${'ba'.repeat(100)}b`]), '***');
+	assert.equal(scrub('abaXabab', ['aba']), '***X***b');
+});
+
+test('text that is labelled as another encoding is recognised', () => {
+	const value = 'Straße-Émile-42x';
+	assert.equal(scrub(new TextDecoder('windows-1252').decode(new TextEncoder().encode(value)), [value]), '***');
 });

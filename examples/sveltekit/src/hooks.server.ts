@@ -6,6 +6,7 @@ import { bearer, clientOf, verifiedUser } from '$lib/server/supabase';
 const OPEN = ['/login', '/logout'];
 /** Headers of the API that pages read, also in what the server rendered. */
 const FOR_PAGES = ['content-type', 'x-request-id'];
+
 /** SvelteKit asks this hook about such addresses too, but outside of what catches a redirect: the process would end. */
 function isMalformed({ url }: RequestEvent): boolean {
 	try {

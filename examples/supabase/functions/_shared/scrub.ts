@@ -24,8 +24,9 @@ export function scrub(text: string, values: Iterable<string>): string {
 /** What to look for, as bytes. */
 function formsOf(value: string): string[] {
 	const taken = bytesOf(value); // for Latin-1, as the bytes of headers are
-	const raw = [value, value.trim(), taken, taken.trim()]; // header values lose their margins
-	const encoded = [value, taken, inJson(value, ''), inJson(taken, ''), inQuery(value, '')];
+	const labelled = new TextDecoder('windows-1252').decode(new TextEncoder().encode(value)); // which is what that label means
+	const raw = [value, value.trim(), taken, taken.trim(), labelled]; // header values lose their margins
+	const encoded = [value, taken, labelled, inJson(value, ''), inJson(taken, ''), inQuery(value, '')];
 	const inForm = raw.map((form) => form.replaceAll(' ', '+')); // before its other characters, which are decoded
 	return [...new Set([...raw, ...inForm].map(bytesOf).concat(encoded.map(bytesOf).flatMap(base64Of)))];
 }
@@ -45,9 +46,22 @@ function coreOf(form: string): string {
 	return (form.match(/[a-z0-9]+/gi) ?? ['']).reduce((longest, run) => run.length > longest.length ? run : longest);
 }
 
-/** By Knuth, Morris and Pratt: values and answers are others' to choose, and indexOf is quadratic where both repeat. */
-function addSpans(spans: [number, number][], form: string, { bytes, from, to }: View): void {
+/** Values and answers are others' to choose: it must not take long where both repeat themselves. */
+function addSpans(spans: [number, number][], form: string, view: View): void {
 	const borders = bordersOf(form);
+	// How far one occurrence can reach into the next.
+	const border = borders[form.length - 1];
+	if (border > form.length / 2) return addOverlappingSpans(spans, form, borders, view);
+	const { bytes, from, to } = view;
+	for (let at = bytes.indexOf(form); at >= 0; at = bytes.indexOf(form, at + form.length - border)) {
+		spans.push([from[at], to[at + form.length - 1]]);
+	}
+}
+
+/** The search of Knuth, Morris and Pratt. */
+function addOverlappingSpans(
+	spans: [number, number][], form: string, borders: Uint32Array, { bytes, from, to }: View,
+): void {
 	for (let at = 0, matched = 0; at < bytes.length; at++) {
 		const byte = bytes.charCodeAt(at);
 		while (matched > 0 && form.charCodeAt(matched) !== byte) matched = borders[matched - 1];
@@ -60,6 +74,7 @@ function addSpans(spans: [number, number][], form: string, { bytes, from, to }: 
 	}
 }
 
+/** For each beginning of a form, how long its longest end is that is also its beginning. */
 function bordersOf(form: string): Uint32Array {
 	const borders = new Uint32Array(form.length);
 	for (let at = 1, matched = 0; at < form.length; at++) {

@@ -72,12 +72,12 @@ export function createApi(fetch: Fetch) {
 		if (!response.ok) throw await refusal(response);
 		return (response.status === 204 ? undefined : await response.json()) as Answer;
 	}
-	const ofProject = (project: string) => `/api/projects/${project}/secrets`;
-	const ofSecret = (project: string, id: string) => `${ofProject(project)}/${id}`;
+	const ofProject = (project: string) => `/api/projects/${encodeURIComponent(project)}/secrets`;
+	const ofSecret = (project: string, id: string) => `${ofProject(project)}/${encodeURIComponent(id)}`;
 
 	return {
 		listSecrets: (project: string, query: ListSecrets) => call<SecretPage>('GET', ofProject(project) + queryOf(query)),
-		seal: (project: string) => call<ProjectSealStatus>('GET', `/api/projects/${project}/seal`),
+		seal: (project: string) => call<ProjectSealStatus>('GET', `/api/projects/${encodeURIComponent(project)}/seal`),
 		createSecret: (project: string, body: NewSecret) => call<SecretVersionInfo>('POST', ofProject(project), body),
 		putSecret: (project: string, id: string, body: NewVersion) =>
 			call<SecretVersionInfo>('PUT', ofSecret(project, id), body),

@@ -5,8 +5,9 @@ export function csvLine(cells: unknown[]): string {
 }
 
 function cell(given: unknown): string {
-	const text = String(given ?? '').replace(/^[=+\-@\t\r]/, "'$&");
-	return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+	// Many countries' spreadsheets split at semicolons, whatever is quoted by commas.
+	const text = String(given ?? '').replace(/(^|[,;|\t\r\n])(\s*)(?=[=+\-@\t\r])/g, "$1'$2");
+	return /[",;|\t\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 /** The text as a body, made as fast as it is taken. */

@@ -73,6 +73,6 @@ export function errorPage(thrown: unknown): never {
 /** One line for the log: where and what, never a message, which could hold what was given. */
 export function log(where: { id: string; route: string | null; method: string }, thrown: unknown): void {
 	const { name, code, status } = (thrown ?? {}) as Record<string, unknown>;
-	const known = (part: unknown) => (/^[\w.]{1,60}$/.test(String(part)) ? String(part) : undefined);
+	const known = (part: unknown) => (part !== undefined && /^[\w.]{1,60}$/.test(String(part)) ? String(part) : undefined);
 	console.error(JSON.stringify({ ...where, error: known(name), code: known(code), status: known(status) }));
 }

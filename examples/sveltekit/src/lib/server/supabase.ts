@@ -40,7 +40,8 @@ export function clientOf({ request, cookies, url, locals }: RequestEvent): Supab
 /** Who sent the request. What a cookie or a header says counts only after its signature was checked. */
 export async function verifiedUser(supabase: SupabaseClient<Database>, request: Request): Promise<User | null> {
 	const { data, error } = await supabase.auth.getClaims(bearer(request)).catch((thrown) => {
-		if (thrown instanceof SyntaxError) return { data: null, error: null }; // a token that is no JSON
+		// A token whose parts are no JSON, or other JSON than a token's.
+		if (thrown instanceof SyntaxError || thrown instanceof TypeError) return { data: null, error: null };
 		throw thrown;
 	});
 	if (error && (isAuthRetryableFetchError(error) || (error.status ?? 0) >= 500)) throw unavailable();
