@@ -48,18 +48,18 @@ test-blackbox: build ## real servers, real clients; T=name runs only tests of th
 	@scripts/install-deps gdb openssl pg_cron pgaudit plpgsql_check
 	$(WITH_PG) cargo test -p meshhook_secrets_tests $(T)
 
+test-web: build ## the examples: supabase-js, edge functions, the web page in Chromium; T=file runs only that one
+	@[ -n "$$CHROMIUM" ] || scripts/install-deps chromium
+	@$(WITH_PG) scripts/with-node tests/web/run $(T)
+
 demo: build ## start the demo and say where it is
 	@$(WITH_PG) demo/run
 
-test-web: build ## the examples: supabase-js, edge functions, the web page in Chromium; T=file runs only that one
-	@scripts/install-deps chromium
-	@$(WITH_PG) scripts/with-node tests/web/run $(T)
+demo-stop: ## stop the demo and remove its files
+	@demo/stop; demo/stop --quiet .demo-web
 
 web: build ## start database, API gateway and the example's web page, and say where; Ctrl-C stops it all
 	@$(WITH_PG) scripts/with-node demo/web/run
-
-demo-stop: ## stop the demo and remove its files
-	@demo/stop
 
 bench: bench-audit bench-rotation ## all benchmarks; OPTIONS=--quick
 

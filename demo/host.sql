@@ -7,6 +7,11 @@ CREATE ROLE authenticated NOLOGIN NOINHERIT;
 CREATE ROLE service_role NOLOGIN NOINHERIT BYPASSRLS;
 GRANT anon, authenticated, service_role TO authenticator;
 
+-- Supabase grants everything in public to everybody, and leaves the rest to row-level security.
+ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon, authenticated, service_role;
+ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON FUNCTIONS TO anon, authenticated, service_role;
+GRANT USAGE ON SCHEMA public TO anon, authenticated, service_role;
+
 CREATE SCHEMA auth;
 GRANT USAGE ON SCHEMA auth TO anon, authenticated, service_role;
 CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE
@@ -20,11 +25,9 @@ CREATE TABLE public.projects (
 CREATE FUNCTION public.user_project_ids() RETURNS SETOF uuid
   LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
   AS $$ SELECT id FROM public.projects WHERE owner = auth.uid() $$;
-REVOKE ALL ON FUNCTION public.user_project_ids() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION public.user_project_ids() TO authenticated, service_role;
+REVOKE ALL ON FUNCTION public.user_project_ids() FROM PUBLIC, anon;
 ALTER TABLE public.projects ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON public.projects TO authenticated USING (owner = auth.uid());
-GRANT SELECT, INSERT, UPDATE, DELETE ON public.projects TO authenticated, service_role;
 
 INSERT INTO public.projects (id, owner, name) VALUES
   ('5709e000-0000-4000-8000-000000000001', 'a11ce000-0000-4000-8000-000000000001', 'Alice''s shop'),

@@ -1,6 +1,6 @@
 -- What the people of the demo have when the page opens. Called after the migration of examples/supabase.
 
-INSERT INTO public.operators VALUES ('01a0a000-0000-4000-8000-000000000003');
+INSERT INTO public.meshhook_operators VALUES ('01a0a000-0000-4000-8000-000000000003');
 INSERT INTO public.projects (id, owner, name) VALUES
   ('5709e000-0000-4000-8000-000000000004', 'a11ce000-0000-4000-8000-000000000001', 'Alice''s newsletter');
 

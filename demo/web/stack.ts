@@ -2,7 +2,7 @@
 // `make web` starts it for people, the tests in tests/web for themselves.
 
 import { randomBytes } from 'node:crypto';
-import { existsSync, realpathSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, realpathSync, symlinkSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
 import { ACCOUNTS } from './accounts.ts';
 import { serveApi } from './api.ts';
@@ -11,6 +11,7 @@ import { run, Service } from './processes.ts';
 import { sign, type Claims } from './tokens.ts';
 
 const root = realpathSync(new URL('../..', import.meta.url));
+const PAGE = `${root}/examples/sveltekit`;
 const MIGRATIONS = [`${root}/examples/supabase/migrations/20261122000000_meshhook_secrets.sql`, `${root}/demo/web/seed.sql`];
 const EXPOSED_SCHEMAS = 'public,meshhook_secrets';
 const YEAR = 365 * 24 * 3600;
@@ -29,6 +30,8 @@ export interface Stack {
 	sql(text: string, user?: string): Promise<string>;
 	/** Where everything is: `server/` with the database's socket, log and root key, `*.log` of the rest. */
 	home: string;
+	/** The first of the gateway and the page that ends, though nobody stopped it. */
+	broken: Promise<Service>;
 	stop(): Promise<void>;
 }
 
@@ -49,6 +52,9 @@ export async function start({ home, port }: Options): Promise<Stack> {
 		undo.push(() => run(`${root}/demo/stop`, ['--quiet', home]));
 		await run(`${root}/demo/server`, [home]);
 		home = realpathSync(home);
+		// By this directory `demo/stop` knows them, should we be killed.
+		const services = `${home}/services`;
+		mkdirSync(services);
 		const psql = (user: string, file: string, input?: string) =>
 			run(`${home}/bin/psql`, ['-h', `${home}/server`, '-U', user, '-d', 'meshhook', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-f', file], input);
 		const sql = async (text: string, user = 'postgres') => (await psql(user, '-', text)).trimEnd();
@@ -67,7 +73,8 @@ export async function start({ home, port }: Options): Promise<Stack> {
 			PGRST_JWT_SECRET: secret,
 			PGRST_COMPAT_MODE: 'true',
 			PGRST_SERVER_UNIX_SOCKET: socket,
-		});
+		}, services);
+		const running = [gateway];
 		undo.push(() => gateway.stop());
 		await gateway.until(async () => existsSync(socket));
 
@@ -77,7 +84,7 @@ export async function start({ home, port }: Options): Promise<Stack> {
 			await new Promise((closed) => api.server.close(closed));
 		});
 		const hook = (event: string) =>
-			sql(`SELECT public.custom_access_token_hook('${event.replaceAll("'", "''")}');`);
+			sql(`SELECT public.meshhook_access_token_hook('${event.replaceAll("'", "''")}');`);
 		const auth = createAuth(secret, `${api.url}/auth/v1`, hook);
 		api.auth(auth);
 		const anonKey = token({ role: 'anon' });
@@ -87,7 +94,11 @@ export async function start({ home, port }: Options): Promise<Stack> {
 		if (port !== undefined) {
 			const chosen = port || (await freePort(0));
 			url = `http://localhost:${chosen}`;
-			const page = new Service(process.execPath, [`${root}/examples/sveltekit/build/index.js`], `${home}/page.log`, {
+			// A copy: the next build empties the directory of this one.
+			cpSync(`${PAGE}/build`, `${home}/page/build`, { recursive: true });
+			symlinkSync(`${PAGE}/node_modules`, `${home}/page/node_modules`);
+			cpSync(`${PAGE}/package.json`, `${home}/page/package.json`);
+			const page = new Service(process.execPath, [`${home}/page/build/index.js`], `${home}/page.log`, {
 				HOST: '127.0.0.1',
 				PORT: String(chosen),
 				ORIGIN: url,
@@ -95,22 +106,27 @@ export async function start({ home, port }: Options): Promise<Stack> {
 				PUBLIC_SUPABASE_URL: api.url,
 				PUBLIC_SUPABASE_ANON_KEY: anonKey,
 				DEMO_ACCOUNTS: JSON.stringify(ACCOUNTS.map(({ email, name, does }) => ({ email, name, does }))),
-			});
+			}, services);
+			running.push(page);
 			undo.push(() => page.stop());
 			await page.until(async () => (await fetch(url, { redirect: 'manual' })).status < 500);
 		}
-		return { url, supabaseUrl: api.url, anonKey, serviceRoleKey: token({ role: 'service_role' }), auth, token, sql, home, stop };
+		const broken = Promise.race(running.map((service) => service.ended.then(() => service)));
+		return { url, supabaseUrl: api.url, anonKey, serviceRoleKey: token({ role: 'service_role' }), auth, token, sql, home, broken, stop };
 	} catch (error) {
 		await stop();
 		throw error;
 	}
 }
 
-/** This port, or any for 0, if nobody has it. */
+/** This port, or any for 0, if we may listen there. */
 async function freePort(wanted: number): Promise<number> {
 	const probe = createServer();
 	await new Promise<void>((listening, fail) => {
-		probe.once('error', () => fail(new Error(`Port ${wanted} is in use. Choose another one with WEB_PORT.`)));
+		probe.once('error', ({ code }: NodeJS.ErrnoException) => {
+			const why = code === 'EADDRINUSE' ? 'is in use' : `cannot be used (${code})`;
+			fail(new Error(`Port ${wanted} ${why}. Choose another one with WEB_PORT.`));
+		});
 		probe.listen(wanted, '127.0.0.1', listening);
 	});
 	const { port } = probe.address() as AddressInfo;

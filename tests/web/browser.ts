@@ -11,7 +11,7 @@ const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.mi
 /** Starts Chromium; it ends with the test file. */
 export async function openBrowser(): Promise<Browser> {
 	const browser = await chromium.launch({
-		executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
+		executablePath: process.env.CHROMIUM,
 		// The sandbox does not start as root, nor in most containers. No page of others is opened here.
 		args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
 			'--disable-component-update', '--disable-sync', '--disable-dev-shm-usage'],

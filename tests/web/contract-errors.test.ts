@@ -144,20 +144,24 @@ test('PT503: sealed', async () => {
 test('PT503: the audit record cannot be written', async () => {
 	await stack.sql("ALTER SYSTEM SET meshhook_secrets.audit_timeout = '300ms'");
 	await stack.sql('SELECT pg_reload_conf()');
-	const lock = stack.sql('BEGIN; LOCK TABLE meshhook_secrets.audit_log; SELECT pg_sleep(3)');
+	const lock = stack.sql('BEGIN; LOCK TABLE meshhook_secrets.audit_log; SELECT pg_sleep(5)');
 	const held = `SELECT count(*) FROM pg_locks WHERE relation = 'meshhook_secrets.audit_log'::regclass
 		AND mode = 'AccessExclusiveLock' AND granted`;
-	while ((await stack.sql(held)) !== '1') await sleep(50);
 	try {
+		const patience = Date.now() + 5000;
+		while ((await stack.sql(held)) !== '1') {
+			assert.ok(Date.now() < patience, 'the table is not locked');
+			await sleep(50);
+		}
 		const error = await refused('PT503', raw(alice, 'secret_get', A));
 		assert.equal(error.message, 'audit record cannot be written');
 	} finally {
 		await lock;
+		await stack.sql('ALTER SYSTEM RESET meshhook_secrets.audit_timeout');
+		await stack.sql('SELECT pg_reload_conf()');
 	}
 	// It recovers by itself.
 	assert.equal(await done(raw(alice, 'secret_get', A)), 'a');
-	await stack.sql('ALTER SYSTEM RESET meshhook_secrets.audit_timeout');
-	await stack.sql('SELECT pg_reload_conf()');
 });
 
 test("22004: null, over SQL in the shape of PostgREST's statement", async () => {

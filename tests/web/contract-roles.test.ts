@@ -134,6 +134,19 @@ test('secrets are changed by functions only', async () => {
 	}
 });
 
+test('nobody makes himself an operator', async () => {
+	const id = 'a11ce000-0000-4000-8000-000000000001';
+	for (const role of ['anon', 'authenticated', 'service_role', 'meshhook_operator', 'meshhook_scheduler']) {
+		for (const statement of [
+			'SELECT user_id FROM public.meshhook_operators', `INSERT INTO public.meshhook_operators VALUES ('${id}')`,
+			`UPDATE public.meshhook_operators SET user_id = '${id}'`, 'DELETE FROM public.meshhook_operators',
+			`SELECT public.meshhook_access_token_hook('{"user_id": "${id}", "claims": {}}')`,
+		]) {
+			await assert.rejects(stack.sql(`SET ROLE ${role}; ${statement}`, 'authenticator'), /permission denied for/);
+		}
+	}
+});
+
 test('a token that is not good is refused before the database', async () => {
 	const part = (json: object) => Buffer.from(JSON.stringify(json)).toString('base64url');
 	const good = (await stack.auth.session(ALICE)).access_token;

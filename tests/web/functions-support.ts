@@ -4,10 +4,11 @@ import { cpSync, mkdirSync, symlinkSync } from 'node:fs';
 import { createServer, type IncomingHttpHeaders, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createServer as createTcpServer, type AddressInfo, type Server } from 'node:net';
 import { after } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { run, Service } from '../../demo/web/processes.ts';
 import type { Stack } from '../../demo/web/stack.ts';
 
-const nodeModules = new URL('node_modules', import.meta.url).pathname;
+const nodeModules = fileURLToPath(new URL('node_modules', import.meta.url));
 
 export interface Functions {
 	directory: string;

@@ -8,8 +8,11 @@ import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { test, type TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { run } from '../../demo/web/processes.ts';
 
-const main = new URL('../../demo/web/main.ts', import.meta.url).pathname;
+const stopScript = fileURLToPath(new URL('../../demo/stop', import.meta.url));
+const main = fileURLToPath(new URL('../../demo/web/main.ts', import.meta.url));
 
 /** A server of ours on a free port. */
 async function listen(): Promise<{ server: Server; port: number }> {
@@ -74,7 +77,7 @@ test('the page is where it says, until Ctrl-C', async (t) => {
 	const login = await (await fetch(url)).text();
 	for (const name of ['Alice', 'Bob', 'Olga']) assert.match(login, new RegExp(`Sign in as ${name}`));
 	const running = processesOf(web.home).join('\n');
-	for (const program of [/postgres/, /postrust/, /sveltekit\/build/]) assert.match(running, program);
+	for (const program of [/postgres/, /postrust/, /page\/build/]) assert.match(running, program);
 
 	web.child.kill('SIGINT');
 	assert.deepEqual(await web.ended, [0, null]);
@@ -82,6 +85,30 @@ test('the page is where it says, until Ctrl-C', async (t) => {
 	assert.equal(existsSync(web.home), false);
 	await assert.rejects(fetch(url));
 	assert.equal(web.complained(), '');
+});
+
+test('a part that ends by itself is told of, and nothing is left', async (t) => {
+	const web = start(t, await freePort());
+	await web.says(/The page: /);
+	const [gateway] = processesOf(web.home).filter((process) => /postrust/.test(process));
+	process.kill(Number(gateway.split(' ')[0]), 'SIGKILL');
+	assert.deepEqual(await web.ended, [1, null]);
+	assert.match(web.complained(), /^A part of it has ended/);
+	assert.deepEqual(processesOf(web.home), []);
+	assert.equal(existsSync(web.home), false);
+});
+
+test('what a killed one leaves behind, demo/stop clears away', async (t) => {
+	const web = start(t, await freePort());
+	await web.says(/The page: /);
+	web.child.kill('SIGKILL');
+	await web.ended;
+	assert.notDeepEqual(processesOf(web.home), []);
+	await run(stopScript, [web.home]);
+	const patience = Date.now() + 10_000;
+	while (processesOf(web.home).length && Date.now() < patience) await new Promise((soon) => setTimeout(soon, 50));
+	assert.deepEqual(processesOf(web.home), []);
+	assert.equal(existsSync(web.home), false);
 });
 
 for (const [signal, moment] of [['SIGTERM', 'server/data/PG_VERSION'], ['SIGHUP', 'gateway.log'], ['SIGINT', 'page.log']] as const) {

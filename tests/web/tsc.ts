@@ -3,8 +3,9 @@
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
-const TSC = new URL('node_modules/.bin/tsc', import.meta.url).pathname;
+const TSC = fileURLToPath(new URL('node_modules/.bin/tsc', import.meta.url));
 
 /** The types that users copy. */
 export const TYPES = readFileSync(
