@@ -22,7 +22,7 @@ const FINGERPRINT_A: &str = "971a090d2b412973";
 
 /// Functions that leave no record of their own: what policies and triggers ask, what the writer calls,
 /// and probes, which may be asked every second.
-const UNRECORDED: [&str; 8] = [
+const UNRECORDED: [&str; 9] = [
     "member_projects",
     "refuse_direct_change",
     "host_project_changed",
@@ -31,6 +31,7 @@ const UNRECORDED: [&str; 8] = [
     "health",
     "metrics",
     "doctor",
+    "project_seal_status",
 ];
 
 /// A call, who makes it, and what of its record is about its subject.

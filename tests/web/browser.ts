@@ -41,8 +41,12 @@ export class Traffic {
 		});
 	}
 
-	/** Takes the faults that a test has provoked off the list; there must be some. */
-	expect(provoked: RegExp): void {
+	/** Takes the faults that a test has provoked off the list; there must be some, soon. */
+	async expect(provoked: RegExp): Promise<void> {
+		const patience = Date.now() + 5000;
+		while (!this.faults.some((fault) => provoked.test(fault)) && Date.now() < patience) {
+			await new Promise((soon) => setTimeout(soon, 20));
+		}
 		const others = this.faults.filter((fault) => !provoked.test(fault));
 		assert.ok(others.length < this.faults.length, `no fault is like ${provoked}`);
 		this.faults.splice(0, Infinity, ...others);
