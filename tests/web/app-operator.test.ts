@@ -69,6 +69,7 @@ test("the doctor's findings are shown, with what to do", async (t) => {
 		assert.ok(shown.some((text) => text.toLowerCase().includes(finding.replaceAll('_', ' ').toLowerCase())), finding);
 	}
 	assert.equal(shown.length, found.length);
+	assert.ok(shown.some((text) => /\bbypasses RLS\b/i.test(text) && !/\brls\b/.test(text)), String(shown));
 	const remedy = await stack.sql("SELECT finding || '|' || remedy FROM meshhook_secrets.doctor() WHERE severity = 'warning' AND remedy IS NOT NULL LIMIT 1");
 	const [name, text] = remedy.split('|');
 	const item = doctor.getByRole('listitem').filter({ hasText: new RegExp(name.replaceAll('_', ' '), 'i') }).first();

@@ -11,6 +11,8 @@ declare global {
 			user: User | null;
 			/** Ends up in the audit log. */
 			requestId: string;
+			/** Changes of the session, as headers: SvelteKit sends them along with what its routes answer only. */
+			setCookies: string[];
 		}
 		interface PageData extends Session {}
 		interface Error {

@@ -1,5 +1,7 @@
-import { redirect, type Handle, type HandleServerError, type RequestEvent } from '@sveltejs/kit';
-import { ApiError, crossOrigin, errorPage, errorResponse, log, unauthenticated } from '$lib/server/errors';
+import type { Handle, HandleServerError, RequestEvent } from '@sveltejs/kit';
+import {
+	ApiError, crossOrigin, errorResponse, log, methodNotAllowed, plainResponse, unauthenticated,
+} from '$lib/server/errors';
 import { requestId, secure } from '$lib/server/headers';
 import { bearer, clientOf, verifiedUser } from '$lib/server/supabase';
 
@@ -7,7 +9,7 @@ const OPEN = ['/login', '/logout'];
 /** Headers of the API that pages read, also in what the server rendered. */
 const FOR_PAGES = ['content-type', 'x-request-id'];
 
-/** SvelteKit asks this hook about such addresses too, but outside of what catches a redirect: the process would end. */
+/** SvelteKit asks this hook about such addresses too, but outside of what catches an error: the process would end. */
 function isMalformed({ url }: RequestEvent): boolean {
 	try {
 		decodeURI(url.pathname);
@@ -24,9 +26,10 @@ function isForged({ request, url }: RequestEvent): boolean {
 	return !reads && !bearer(request) && request.headers.get('origin') !== url.origin;
 }
 
-async function admit(event: RequestEvent): Promise<void> {
+/** Who may not go on gets an answer here, in the place of the one that was asked for. */
+async function guard(event: RequestEvent): Promise<Response | undefined> {
 	const { locals, request, route, url } = event;
-	locals.requestId = requestId(request);
+	if (isMalformed(event)) throw new ApiError(400, 'invalid_request', 'The address is malformed.');
 	locals.supabase = clientOf(event);
 	// One can leave also while Auth cannot say who it was.
 	locals.user = url.pathname === '/logout' ? null : await verifiedUser(locals.supabase, request);
@@ -34,26 +37,31 @@ async function admit(event: RequestEvent): Promise<void> {
 	if (isForged(event)) throw crossOrigin();
 	if (isApi(event) && !route.id) throw new ApiError(404, 'not_found', 'There is nothing here.');
 	if (!locals.user && !OPEN.includes(url.pathname)) {
-		redirect(303, `/login?next=${encodeURIComponent(url.pathname + url.search)}`);
+		const location = `/login?next=${encodeURIComponent(url.pathname + url.search)}`;
+		return new Response(null, { status: 303, headers: { location } });
 	}
 }
 
+function refusal(event: RequestEvent, thrown: unknown): Response {
+	if (!(thrown instanceof ApiError)) throw thrown;
+	if (thrown.status >= 500) log(place(event), thrown);
+	return isApi(event) ? errorResponse(thrown) : plainResponse(thrown);
+}
+
 export const handle: Handle = async ({ event, resolve }) => {
-	if (isMalformed(event)) {
-		event.locals.requestId = requestId(event.request);
-		const refusal = new ApiError(400, 'invalid_request', 'The address is malformed.');
-		return secure(errorResponse(refusal), event.url, event.locals.requestId);
-	}
-	try {
-		await admit(event);
-	} catch (thrown) {
-		if (!(thrown instanceof ApiError)) throw thrown;
-		if (thrown.status >= 500) log(place(event), thrown);
-		if (!isApi(event)) errorPage(thrown);
-		return secure(errorResponse(thrown), event.url, event.locals.requestId);
+	const { locals, request, url } = event;
+	locals.requestId = requestId(request);
+	locals.setCookies = [];
+	const refused = await guard(event).catch((thrown) => refusal(event, thrown));
+	if (refused) {
+		for (const cookie of locals.setCookies) refused.headers.append('set-cookie', cookie);
+		return secure(refused, url, locals.requestId);
 	}
 	const response = await resolve(event, { filterSerializedResponseHeaders: (name) => FOR_PAGES.includes(name) });
-	return secure(response, event.url, event.locals.requestId);
+	// SvelteKit's own answer to a method that a route has not is a text.
+	const isPlain = response.status === 405 && !response.headers.get('content-type')?.startsWith('application/json');
+	const answer = isApi(event) && isPlain ? methodNotAllowed(response.headers.get('allow')) : response;
+	return secure(answer, url, locals.requestId);
 };
 
 export const handleError: HandleServerError = ({ error: thrown, event, status, message }) => {

@@ -45,8 +45,9 @@ export interface DatabaseError {
 
 /** What supabase-js returned as `error`, for a caller with this role. */
 export function ofDatabase({ code, message, details, hint }: DatabaseError, role: string): Failure {
-	// No answer from the database: supabase-js then tells what fetch threw, addresses included.
-	if (!/^([0-9A-Z]{5}|PGRST\w+)$/.test(code ?? '')) {
+	// No answer from the database: supabase-js then tells what fetch threw, addresses included. Of the gateway's own
+	// codes, PGRST1, 2 and 3 are about the request, the others about a database that it has not.
+	if (!/^([0-9A-Z]{5}|PGRST[123]\w+)$/.test(code ?? '')) {
 		return new Failure(502, 'database_unreachable', 'no answer from the database');
 	}
 	return new Failure(statusOf(code, role), code, message, details, hint);

@@ -26,7 +26,8 @@ export type LoginRefused = { email: string; message: string };
 
 /** `code` is the SQLSTATE of the database's error (README.md of meshhook_secrets), or one of these. */
 export type ApiErrorCode =
-	| 'unauthenticated' | 'cross_origin' | 'invalid_request' | 'unavailable' | 'not_found' | 'internal' | (string & {});
+	| 'unauthenticated' | 'cross_origin' | 'invalid_request' | 'unavailable' | 'not_found'
+	| 'method_not_allowed' | 'internal' | (string & {});
 /** A part of the request that is not legal; never with what was given. */
 export type Issue = { path: string; message: string };
 /** The body of every answer with a status of 400 or more. */
@@ -63,8 +64,7 @@ export type NewVersion = ValueOrGenerate & About & {
 // PATCH /api/projects/{projectId}/secrets/{secretId} -> SecretInfo
 export type Expire = { expires_at: Timestamp | null };
 
-// DELETE /api/projects/{projectId}/secrets/{secretId} -> SecretInfo; with purge 204
-export type Purge = { purge: true; confirm: string };
+// DELETE /api/projects/{projectId}/secrets/{secretId} -> SecretInfo; with ?purge=true&confirm=NAME 204
 
 // POST /api/projects/{projectId}/secrets/{secretId}/reveal
 export type RevealSecret = { version?: number; purpose?: 'reveal' | 'copy' };

@@ -101,6 +101,4 @@ export function createApi(fetch: Fetch) {
 	};
 }
 
-export type Api = ReturnType<typeof createApi>;
-
 export const api = createApi((...args) => globalThis.fetch(...args));

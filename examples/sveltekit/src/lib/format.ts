@@ -21,11 +21,14 @@ export function relativeTime(time: string, now: number): string {
 }
 
 /** "22 Nov 2026, 20:07:31 UTC", in the reader's time zone. */
-export const exactTime = (time: string) =>
-	new Date(time).toLocaleString(LOCALE, {
+export function exactTime(time: string): string {
+	const moment = new Date(time);
+	if (Number.isNaN(moment.getTime())) return time; // a year of five digits
+	return moment.toLocaleString(LOCALE, {
 		day: 'numeric', month: 'short', year: 'numeric', hour: '2-digit', minute: '2-digit', second: '2-digit',
 		timeZoneName: 'short',
 	});
+}
 
 /** "22 Nov, 20:07:31". */
 export const shortTime = (time: string) =>
@@ -56,11 +59,18 @@ export function duration(ms: number): string {
 /** "destroy_scheduled" as "destroy scheduled". */
 export const words = (name: string) => name.replaceAll('_', ' ');
 
+/** The last that a `datetime-local` field takes: later years have five digits, which JavaScript does not read. */
+export const LATEST_INPUT = '9999-12-31T23:59';
+
 /** What a `datetime-local` field holds for this time, and back; both in the reader's time zone. */
 export function toLocalInput(time: string | null): string {
 	if (!time) return '';
 	const moment = new Date(time);
+	if (!(moment.getTime() < Date.parse(LATEST_INPUT))) return LATEST_INPUT;
 	return new Date(moment.getTime() - moment.getTimezoneOffset() * MINUTE).toISOString().slice(0, 16);
 }
 
-export const fromLocalInput = (value: string) => (value ? new Date(value).toISOString() : undefined);
+export function fromLocalInput(value: string): string | undefined {
+	const moment = new Date(value);
+	return Number.isNaN(moment.getTime()) ? undefined : moment.toISOString();
+}

@@ -5,8 +5,9 @@ export function csvLine(cells: unknown[]): string {
 }
 
 function cell(given: unknown): string {
-	// Many countries' spreadsheets split at semicolons, whatever is quoted by commas.
-	const text = String(given ?? '').replace(/(^|[,;|\t\r\n])(\s*)(?=[=+\-@\t\r])/g, "$1'$2");
+	// Many countries' spreadsheets split at semicolons, whatever is quoted for commas: a cell may begin after any of them,
+	// and with quotes of its own. The apostrophe makes it text.
+	const text = String(given ?? '').replace(/(^|[,;|\t\r\n])(["\s]*)(?=[=+\-@])/g, "$1$2'");
 	return /[",;|\t\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 

@@ -1,4 +1,4 @@
-import type { MeshhookSecrets, Uuid } from '../../../../supabase/meshhook-secrets.types.ts';
+import type { MeshhookSecrets, Uuid } from '$lib/api-types';
 
 /** The application's own tables, as far as the pages need them. */
 interface Application {

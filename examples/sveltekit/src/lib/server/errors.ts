@@ -1,7 +1,7 @@
 // Errors of the database, of Auth and of the request, as the API and the pages answer them. The only place that maps.
 
 import type { PostgrestError, PostgrestSingleResponse } from '@supabase/supabase-js';
-import { error, json } from '@sveltejs/kit';
+import { error, json, text } from '@sveltejs/kit';
 import type { ApiErrorBody, ApiErrorCode, Issue } from '$lib/api-types';
 
 export class ApiError extends Error {
@@ -44,8 +44,9 @@ const STATUS: Record<string, number> = {
 };
 
 function ofDatabase({ code, message, details, hint }: PostgrestError): ApiError {
-	// No SQLSTATE: nobody answered, or a proxy on the way. PGRST00x: the gateway has no database.
-	if (!code || code.startsWith('PGRST00')) return unavailable();
+	// No SQLSTATE: nobody answered, or a proxy on the way. PGRST1, 2 and 3 are about the request, the others about the
+	// gateway, which has no database.
+	if (!code || /^PGRST[^123]/.test(code)) return unavailable();
 	if (code.startsWith('PGRST3')) return new ApiError(401, code, 'Please sign in again.');
 	if (STATUS[code]) return new ApiError(STATUS[code], code, message, { detail: details, hint });
 	// PostgreSQL's own texts quote what was given.
@@ -62,6 +63,18 @@ export async function ask<T>(query: PromiseLike<PostgrestSingleResponse<T>>): Pr
 
 export function errorResponse({ status, code, message, detail, hint, issues }: ApiError): Response {
 	return json({ error: { code, message, detail, hint, issues } } satisfies ApiErrorBody, { status });
+}
+
+/** For the API: the 405 of SvelteKit, with the methods that there are. */
+export function methodNotAllowed(allow: string | null): Response {
+	const response = errorResponse(new ApiError(405, 'method_not_allowed', 'This address does not take this method.'));
+	if (allow) response.headers.set('allow', allow);
+	return response;
+}
+
+/** The same for a browser that opens a page. */
+export function plainResponse({ status, message }: ApiError): Response {
+	return text(`${status}: ${message}`, { status, headers: { 'content-type': 'text/plain; charset=utf-8' } });
 }
 
 /** For pages: the same errors in SvelteKit's way. */

@@ -8,6 +8,18 @@ import { unavailable } from './errors';
 
 const OPERATOR_ROLE = 'meshhook_operator';
 
+const PATIENCE = 15_000; // ms
+/** It reads the whole log. */
+const PATIENCE_FOR_VERIFY = 120_000;
+
+/** Gives up on who does not answer. Not with AbortSignal.timeout: supabase-js would take its error for one to retry. */
+const patient: typeof fetch = (input, init) => {
+	const givenUp = new AbortController();
+	const wait = /\/rpc\/audit_verify$/.test(String(input)) ? PATIENCE_FOR_VERIFY : PATIENCE;
+	setTimeout(() => givenUp.abort(), wait).unref();
+	return fetch(input, { ...init, signal: AbortSignal.any([givenUp.signal, ...(init?.signal ? [init.signal] : [])]) });
+};
+
 /** The token of a program; browsers have the session's cookie instead. */
 export function bearer(request: Request): string | undefined {
 	return /^Bearer +(\S+)$/i.exec(request.headers.get('authorization') ?? '')?.[1];
@@ -20,18 +32,21 @@ export function clientOf({ request, cookies, url, locals }: RequestEvent): Supab
 	const token = bearer(request);
 	if (token) {
 		return createClient<Database>(PUBLIC_SUPABASE_URL, PUBLIC_SUPABASE_ANON_KEY, {
-			global: { headers: { ...headers, Authorization: `Bearer ${token}` } },
+			global: { fetch: patient, headers: { ...headers, Authorization: `Bearer ${token}` } },
 			auth: { persistSession: false, autoRefreshToken: false, detectSessionInUrl: false },
 		});
 	}
 	return createServerClient<Database>(PUBLIC_SUPABASE_URL, PUBLIC_SUPABASE_ANON_KEY, {
-		global: { headers },
+		global: { fetch: patient, headers },
 		// Only this server uses the session, so no script needs to read the cookie.
 		cookieOptions: { httpOnly: true, sameSite: 'lax', secure: url.protocol === 'https:', path: '/' },
 		cookies: {
 			getAll: () => cookies.getAll(),
 			setAll: (changed) => {
-				for (const { name, value, options } of changed) cookies.set(name, value, { ...options, path: '/' });
+				for (const { name, value, options } of changed) {
+					cookies.set(name, value, { ...options, path: '/' });
+					locals.setCookies.push(cookies.serialize(name, value, { ...options, path: '/' }));
+				}
 			},
 		},
 	});

@@ -25,8 +25,10 @@ export class AuditLog {
 		if (!this.next || this.loading) return;
 		this.loading = true;
 		this.moreProblem = null;
+		const before = this.records;
 		try {
 			const page = await api.audit({ ...this.#query, after: this.next });
+			if (before !== this.records) return; // they were fetched anew meanwhile
 			this.records = [...this.records, ...page.records];
 			this.next = page.next;
 			toasts.say(`${plural(page.records.length, 'older record')}.`);

@@ -38,15 +38,19 @@ export class Keys {
 	/** Calls `refresh` until the returned function is called. */
 	follow = () => {
 		let timer: ReturnType<typeof setTimeout>;
+		let stopped = false;
 		const next = () => {
 			const wait = this.problem ? SELDOM : this.rotating || this.sealed ? OFTEN : SELDOM;
 			timer = setTimeout(async () => {
 				if (!document.hidden) await this.refresh();
-				next();
+				if (!stopped) next();
 			}, wait);
 		};
 		next();
-		return () => clearTimeout(timer);
+		return () => {
+			stopped = true;
+			clearTimeout(timer);
+		};
 	};
 
 	/** A screen reader hears of every quarter, and of the end. */

@@ -20,6 +20,10 @@ export class SecretList {
 
 	readonly project: string;
 	readonly #query: ListSecrets;
+	/** How often the list was taken: an answer that another one has overtaken does not fit it any more. */
+	#turn = 0;
+	#refreshes = 0;
+	#refreshing: Promise<void> | undefined;
 
 	constructor(project: string, query: ListSecrets, first: Result<SecretPage>) {
 		this.project = project;
@@ -29,6 +33,7 @@ export class SecretList {
 	}
 
 	#take(secrets: SecretInfo[], { next, seal }: SecretPage) {
+		this.#turn++;
 		this.secrets = secrets;
 		this.next = next;
 		this.seal = seal;
@@ -40,8 +45,10 @@ export class SecretList {
 		if (!this.next || this.loadingMore) return;
 		this.loadingMore = true;
 		this.moreProblem = null;
+		const turn = this.#turn;
 		try {
 			const page = await this.#fetch({ after: this.next });
+			if (turn !== this.#turn) return;
 			this.#take([...this.secrets, ...page.secrets], page);
 			toasts.say(`${plural(page.secrets.length, 'more secret')}.`);
 		} catch (error) {
@@ -51,15 +58,21 @@ export class SecretList {
 		}
 	}
 
-	/** Fetches anew as much as is shown. */
-	async refresh() {
+	/** Fetches anew as much as is shown. Of several at a time, the last one counts, and all wait for it. */
+	refresh(): Promise<void> {
+		return (this.#refreshing = this.#refresh(++this.#refreshes));
+	}
+
+	async #refresh(number: number): Promise<void> {
+		const isLast = () => number === this.#refreshes;
 		try {
 			let page = await this.#fetch({});
 			let secrets = page.secrets;
-			while (page.next && secrets.length < this.secrets.length) {
+			while (isLast() && page.next && secrets.length < this.secrets.length) {
 				page = await this.#fetch({ after: page.next });
 				secrets = [...secrets, ...page.secrets];
 			}
+			if (!isLast()) return this.#refreshing;
 			this.#take(secrets, page);
 			this.problem = null;
 		} catch (error) {

@@ -1,7 +1,7 @@
 // What the forms of secrets hold while one fills them in, and what of it is sent.
 
 import type { Charset, ValueOrGenerate } from '$lib/api-types';
-import { fromLocalInput } from '$lib/format';
+import { fromLocalInput, LATEST_INPUT } from '$lib/format';
 
 export type ValueDraft = { mode: 'value' | 'generate'; value: string; length: string; charset: Charset };
 export const emptyValue = (): ValueDraft => ({ mode: 'value', value: '', length: '32', charset: 'base64url' });
@@ -22,6 +22,7 @@ export const noExpiry = (): ExpiryDraft => ({ choice: 'never', at: '' });
 export function expiryProblem({ choice, at }: ExpiryDraft): string | null {
 	if (choice !== 'at') return null;
 	if (!at) return 'Choose a date and time.';
+	if (at > LATEST_INPUT || !fromLocalInput(at)) return 'Choose a year of four digits.';
 	return Date.parse(at) > Date.now() ? null : 'Choose a time in the future.';
 }
 
