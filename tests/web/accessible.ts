@@ -56,7 +56,7 @@ export async function tour(viewport: { width: number; height: number }): Promise
 			await page.getByRole('heading', { level: 1 }).waitFor();
 			await look(page, path);
 		}
-		traffic.expect(/40[34]/);
+		await traffic.expect(/40[34]/);
 	});
 
 	test('secrets', async (t) => {
@@ -102,7 +102,7 @@ export async function tour(viewport: { width: number; height: number }): Promise
 		await form.getByLabel('Date and time').fill('2099-01-01T00:00');
 		await button(form, 'Create secret').click();
 		await form.getByRole('alert').waitFor();
-		traffic.expect(/409/);
+		await traffic.expect(/409/);
 		await look(page, 'new secret, taken');
 		await close(page);
 

@@ -47,7 +47,7 @@ test('who is not signed in is sent to sign in, and then where they wanted to go'
 	for (const request of [...requests(SHOP, alices), ['GET', '/api/v1/kek/status'], ['GET', '/api/audit-logs']] as const) {
 		assert.match(await call(page, request as [string, string]), /^401 \{"error":\{"code":"unauthenticated"/, request.join(' '));
 	}
-	traffic.expect(/401/);
+	await traffic.expect(/401/);
 
 	await page.goto(`${SECRETS}?search=payments`);
 	await page.getByLabel('Email').fill(ALICE);
@@ -90,7 +90,7 @@ test('the demo signs in with a button; signed out is signed out', async (t) => {
 	await page.goBack();
 	await page.getByRole('heading', { name: 'Sign in' }).waitFor();
 	assert.match(await call(page, ['GET', `/api/projects/${SHOP}/secrets`]), /^401/);
-	traffic.expect(/401/);
+	await traffic.expect(/401/);
 });
 
 test('a session that ends behind the page leads back to signing in, and from there to the page', async (t) => {
@@ -98,7 +98,7 @@ test('a session that ends behind the page leads back to signing in, and from the
 	await page.context().clearCookies();
 	await button(page, 'Reveal SMTP_PASSWORD').click();
 	await page.getByRole('heading', { name: 'Sign in' }).waitFor();
-	traffic.expect(/401/);
+	await traffic.expect(/401/);
 	await button(page, /^Sign in as Alice/).click();
 	await secretRow(page, 'SMTP_PASSWORD').waitFor();
 	assert.equal(new URL(page.url()).pathname, SECRETS);
@@ -130,7 +130,7 @@ test("Bob sees nothing of Alice's in the pages", async (t) => {
 		await page.goto(path);
 		await page.getByRole('heading', { name: 'You have no access to this' }).waitFor();
 	}
-	traffic.expect(/403/);
+	await traffic.expect(/403/);
 	assert.deepEqual(await traffic.holding('STRIPE_SECRET_KEY'), []);
 	assert.deepEqual(await traffic.holding("Alice's shop"), []);
 });
@@ -158,7 +158,7 @@ test("Bob learns nothing of Alice's from the API, and changes nothing", async (t
 	for (const request of [['POST', '/api/v1/kek/rotate', {}], ['GET', '/api/v1/kek/status'], ['GET', '/api/v1/doctor'], ['GET', '/api/audit-logs/verify']] as const) {
 		assert.match(await call(page, request as unknown as [string, string]), /^403 /, request.join(' '));
 	}
-	traffic.expect(/40[34]/);
+	await traffic.expect(/40[34]/);
 
 	assert.equal(await stack.sql('SELECT * FROM meshhook_secrets.project_secrets ORDER BY id'), before);
 	const denied = await stack.sql(`SELECT DISTINCT action FROM meshhook_secrets.audit_search('${SHOP}', outcome => 'denied', page_size => 1000)
@@ -173,7 +173,7 @@ test('signing in as somebody else shows nothing of the one before', async (t) =>
 	await page.context().clearCookies();
 	await signIn(page, BOB, SECRETS);
 	await page.getByRole('heading', { name: 'You have no access to this' }).waitFor();
-	traffic.expect(/403/);
+	await traffic.expect(/403/);
 	await page.goto('/');
 	await secretRow(page, 'GITHUB_TOKEN').waitFor();
 	assert.equal(await page.getByText('STRIPE_SECRET_KEY').count(), 0);
@@ -188,7 +188,7 @@ test('an operator reaches no secret', async (t) => {
 		await page.getByRole('heading', { name: 'You have no access to this' }).waitFor();
 	}
 	for (const request of requests(SHOP, alices)) assert.match(await call(page, request), /^(403|404) \{"error"/, request.join(' '));
-	traffic.expect(/40[34]/);
+	await traffic.expect(/40[34]/);
 	const value = (await (await signedIn(stack, ALICE)).rpc('secret_get', { project_id: SHOP, name: 'STRIPE_SECRET_KEY' })).data;
 	assert.ok(value);
 	assert.deepEqual(await traffic.holding(value), []);

@@ -70,7 +70,7 @@ test('a value is where it is revealed, and nowhere else', async (t) => {
 	await stack.sql(`SELECT meshhook_secrets.secret_put('${SHOP}', 'NEVER', 'another')`);
 	await button(form, 'Save version 2').click();
 	await form.getByRole('alert').waitFor();
-	traffic.expect(/409/);
+	await traffic.expect(/409/);
 	await button(form, 'Cancel').click();
 	await form.waitFor({ state: 'detached' });
 
@@ -92,7 +92,7 @@ test('a value is where it is revealed, and nowhere else', async (t) => {
 			for (const value of [never, once]) assert.ok(!html.includes(value), address);
 		}
 	}
-	traffic.expect(/404/);
+	await traffic.expect(/404/);
 	await open(page, SECRETS);
 	await more(page, 'ONCE', 'Versions');
 	await dialog(page, 'Versions of ONCE').getByText('v1', { exact: true }).waitFor();

@@ -194,7 +194,7 @@ test('somebody else was faster at rolling back: the versions are those of now', 
 	await given('RACED');
 	await button(question, 'Roll back').click();
 	await question.getByRole('alert').waitFor();
-	traffic.expect(/409/);
+	await traffic.expect(/409/);
 	await question.getByText('Its value becomes version 4').waitFor();
 	await button(question, 'Roll back').click();
 	await message(page, 'RACED is rolled back: its value is now version 4.').waitFor();

@@ -32,7 +32,7 @@ for (const [how, { seal, unseal }] of Object.entries(ways)) {
 		// The page does not know yet.
 		await button(page, 'Reveal STRIPE_SECRET_KEY').click();
 		await page.getByRole('heading', { name: 'The secrets are sealed' }).waitFor();
-		traffic.expect(/503/);
+		await traffic.expect(/503/);
 		await page.getByText('Cause:').waitFor();
 		await page.getByText('For an operator:').waitFor();
 		assert.equal(await shownValue(page, 'STRIPE_SECRET_KEY').count(), 0);
@@ -65,7 +65,7 @@ for (const [how, { seal, unseal }] of Object.entries(ways)) {
 		await seal();
 		await button(form, 'Create secret').click();
 		await form.getByRole('alert').waitFor();
-		traffic.expect(/503/);
+		await traffic.expect(/503/);
 		await unseal();
 		await message(page, 'The secrets are unsealed. Everything works again.').waitFor();
 		await button(form, 'Create secret').click();

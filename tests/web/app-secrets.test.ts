@@ -59,7 +59,7 @@ test('a name that is taken is refused', async (t) => {
 	await form.getByLabel('Value', { exact: true }).fill('another');
 	await button(form, 'Create secret').click();
 	await form.getByRole('alert').getByText('There is a secret of this name already').waitFor();
-	traffic.expect(/409/);
+	await traffic.expect(/409/);
 	await button(form, 'Cancel').click();
 	assert.equal(await reveal(page, 'TAKEN'), 'value of TAKEN');
 });

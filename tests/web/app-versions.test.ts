@@ -47,7 +47,7 @@ test('two people at once: the second is told, and nothing is overwritten', async
 	await put('SHARED', 'theirs');
 	await button(form, 'Save version 2').click();
 	await form.getByRole('alert').getByText('Somebody else saved a version meanwhile').waitFor();
-	traffic.expect(/409/);
+	await traffic.expect(/409/);
 	assert.equal(await stored('SHARED'), 'theirs');
 
 	await button(form, 'Load the current version').click();
@@ -116,7 +116,7 @@ test('what expired behind the back of the page is refused', async (t) => {
 	await alice.rpc('secret_expire', { project_id: SHOP, name: 'LATE', expires_at: new Date().toISOString() });
 	await button(page, 'Reveal LATE').click();
 	await message(page, 'LATE could not be revealed').waitFor();
-	traffic.expect(/410/);
+	await traffic.expect(/410/);
 	await inRow(page, 'LATE', 'Expired').waitFor();
 	assert.equal(await shownValue(page, 'LATE').count(), 0);
 });
