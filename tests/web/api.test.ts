@@ -93,6 +93,7 @@ describe('secrets', () => {
 
 	test('expire, and stop doing so', async () => {
 		const path = await secret('EXPIRING');
+		assert.equal(fine(await alice('PATCH', path, { expires_at: 'now' })).status, 'expired');
 		assert.equal(fine(await alice('PATCH', path, { expires_at: '2000-01-01T00:00:00Z' })).status, 'expired');
 		refused(await alice('POST', `${path}/reveal`), 410, 'PT410');
 		const { due } = fine(await alice('GET', `/api/projects/${SHOP}/due`));

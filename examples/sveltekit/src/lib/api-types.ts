@@ -62,7 +62,7 @@ export type NewVersion = ValueOrGenerate & About & {
 };
 
 // PATCH /api/projects/{projectId}/secrets/{secretId} -> SecretInfo
-export type Expire = { expires_at: Timestamp | null };
+export type Expire = { expires_at: Timestamp | 'now' | null };
 
 // DELETE /api/projects/{projectId}/secrets/{secretId} -> SecretInfo; with ?purge=true&confirm=NAME 204
 

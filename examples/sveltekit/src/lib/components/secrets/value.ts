@@ -29,6 +29,7 @@ export function expiryProblem({ choice, at }: ExpiryDraft): string | null {
 export function expiryOfDraft({ choice, at }: ExpiryDraft): string | undefined {
 	if (choice === 'never') return undefined;
 	if (choice === 'at') return fromLocalInput(at);
-	const days = choice === 'now' ? 0 : Number(choice);
-	return new Date(Date.now() + days * 86_400_000).toISOString();
+	// By the clock of the database, which decides.
+	if (choice === 'now') return 'now';
+	return new Date(Date.now() + Number(choice) * 86_400_000).toISOString();
 }

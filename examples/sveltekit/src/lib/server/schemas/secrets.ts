@@ -31,7 +31,7 @@ export const listSecrets = strict({
 	page_size: digits.default(100),
 }) satisfies z.ZodType<ListSecrets>;
 
-export const expire = strict({ expires_at: time.nullable() }) satisfies z.ZodType<Expire>;
+export const expire = strict({ expires_at: time.or(z.literal('now')).nullable() }) satisfies z.ZodType<Expire>;
 export const deletion = strict({ purge: z.literal('true').optional(), confirm: z.string().optional() }).refine(
 	({ purge, confirm }) => (purge === undefined) === (confirm === undefined),
 	'To purge, give purge=true and confirm=NAME',
