@@ -56,6 +56,7 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
     ("audit_prune", &[AUDITOR]),
     ("audit_make_partition", &[]),
     ("audit_record_setup", &[]),
+    ("library_version", &[AUDITOR, KEK_ADMIN]),
     ("health", &[AUDITOR, KEK_ADMIN]),
     ("metrics", &[AUDITOR, KEK_ADMIN]),
     ("doctor", &[AUDITOR, KEK_ADMIN]),

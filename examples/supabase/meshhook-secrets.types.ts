@@ -270,7 +270,7 @@ export type MeshhookSecrets = {
 			seal: { Args: { project_id?: Uuid }; Returns: null };
 			unseal: { Args: { project_id?: Uuid }; Returns: null };
 
-			// meshhook_secrets_auditor; health, metrics and doctor also for meshhook_secrets_kek_admin
+			// meshhook_secrets_auditor; library_version, health, metrics and doctor also for meshhook_secrets_kek_admin
 			audit_search: {
 				Args: {
 					project_id?: Uuid;
@@ -287,6 +287,7 @@ export type MeshhookSecrets = {
 			};
 			audit_verify: { Args: { from_seal?: number; to_seal?: number }; Returns: AuditVerification[] };
 			audit_prune: { Args: { before: Timestamp }; Returns: { partition: string; records: number }[] };
+			library_version: { Args: Nothing; Returns: string };
 			health: { Args: Nothing; Returns: Health[] };
 			metrics: { Args: Nothing; Returns: Metric[] };
 			doctor: { Args: Nothing; Returns: Finding[] };

@@ -1,4 +1,4 @@
-//! `health`, `metrics` and `doctor`.
+//! `library_version`, `health`, `metrics` and `doctor`.
 
 use super::arguments::time_datum;
 use crate::{
@@ -6,18 +6,24 @@ use crate::{
         call::{Answer, Call, datum},
         rows::Rows,
     },
-    service::{doctor, health, metrics},
+    service::{doctor, health, metrics, release},
 };
 use pgrx::JsonB;
 use serde_json::json;
 
 crate::sql_functions! {
+    /// `library_version()`
+    meshhook_secrets_library_version = library_version;
     /// `health()`
     meshhook_secrets_health = health;
     /// `metrics()`
     meshhook_secrets_metrics = metrics;
     /// `doctor()`
     meshhook_secrets_doctor = doctor;
+}
+
+fn library_version(_: Call) -> Answer {
+    Ok(datum(release::LIBRARY))
 }
 
 fn health(call: Call) -> Answer {

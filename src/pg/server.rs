@@ -93,6 +93,16 @@ pub fn data_directory() -> String {
     unsafe { CStr::from_ptr(pg_sys::DataDir) }.to_string_lossy().into_owned()
 }
 
+/// Where PostgreSQL keeps files that do not depend on the machine, control files of extensions among them.
+pub fn share_directory() -> String {
+    let mut path = [0; pg_sys::MAXPGPATH as usize];
+    // SAFETY: writes a C string of at most MAXPGPATH bytes.
+    unsafe {
+        pg_sys::get_share_path((&raw const pg_sys::my_exec_path).cast(), path.as_mut_ptr());
+        CStr::from_ptr(path.as_ptr()).to_string_lossy().into_owned()
+    }
+}
+
 /// The process id of the postmaster.
 pub fn postmaster() -> i32 {
     // SAFETY: reads process state.

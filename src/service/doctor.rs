@@ -3,7 +3,7 @@
 
 use super::{
     health::{self, State, has},
-    sealing,
+    release, sealing,
 };
 use crate::{
     error::Result,
@@ -24,8 +24,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const CRITICAL: &str = "critical";
-const WARNING: &str = "warning";
+pub(super) const CRITICAL: &str = "critical";
+pub(super) const WARNING: &str = "warning";
 const INFO: &str = "info";
 const DAY: i64 = 86_400_000_000;
 
@@ -33,6 +33,7 @@ const DAY: i64 = 86_400_000_000;
 pub fn examine() -> Result<Vec<Finding>> {
     keyring::require_preloaded()?;
     let mut findings = state()?;
+    findings.extend(release::findings()?);
     findings.extend(root_keys()?);
     findings.extend(life_of_keks()?);
     findings.extend(root_key_source());
@@ -270,7 +271,7 @@ fn discreet(finding: Finding) -> Finding {
     Finding { remedy: String::from(remedy), ..finding }
 }
 
-fn found(
+pub(super) fn found(
     severity: &str,
     finding: &str,
     detail: impl Into<String>,

@@ -12,6 +12,7 @@ mod keys;
 pub mod lifecycle;
 pub mod metrics;
 pub mod reencrypt;
+pub mod release;
 pub mod reveal;
 pub mod root_keys;
 pub mod rotation;

@@ -10,6 +10,7 @@ pub mod binding;
 pub mod browse;
 pub mod data_keys;
 pub mod doctor;
+pub mod extension;
 pub mod guard;
 pub mod jobs;
 pub mod keks;

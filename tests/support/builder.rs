@@ -13,6 +13,8 @@ pub struct ClusterBuilder<'p> {
     environment: Vec<(String, String)>,
     root_key: RootKey,
     primary: Option<&'p Cluster>,
+    prefix: Option<&'static Prefix>,
+    extension: String,
 }
 
 impl<'p> ClusterBuilder<'p> {
@@ -22,6 +24,8 @@ impl<'p> ClusterBuilder<'p> {
             environment: Vec::new(),
             root_key: RootKey::File(KEY_A.into()),
             primary: None,
+            prefix: None,
+            extension: config::create_extension(),
         }
     }
 
@@ -40,6 +44,18 @@ impl<'p> ClusterBuilder<'p> {
     /// Sets where the root key comes from (default: a file with [`KEY_A`]).
     pub fn root_key(mut self, root_key: RootKey) -> Self {
         self.root_key = root_key;
+        self
+    }
+
+    /// Sets the installation that it runs on (default: the one that all share).
+    pub fn prefix(mut self, prefix: &'static Prefix) -> Self {
+        self.prefix = Some(prefix);
+        self
+    }
+
+    /// Sets how [`Cluster::database`] creates the extension (default: the current version).
+    pub fn extension(mut self, create: &str) -> Self {
+        self.extension = create.into();
         self
     }
 
@@ -86,7 +102,7 @@ impl<'p> ClusterBuilder<'p> {
         config::append(&data, &[("unix_socket_directories", config::text(&dir))]);
         config::append(&data, &self.settings);
         config::append(&data, self.root_key.place(&dir.join("root.key")).as_slice());
-        Cluster::new(dir, self.environment)
+        Cluster::new(dir, self.prefix.unwrap_or_else(Prefix::get), self.extension, self.environment)
     }
 }
 

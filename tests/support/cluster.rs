@@ -23,6 +23,8 @@ pub enum Shutdown {
 #[derive(Debug)]
 pub struct Cluster {
     dir: PathBuf,
+    prefix: &'static Prefix,
+    pub(crate) extension: String,
     environment: Vec<(String, String)>,
     pub(crate) roles: OnceLock<()>,
     pub(crate) template: OnceLock<&'static str>,
@@ -40,8 +42,13 @@ impl Cluster {
         ClusterBuilder::new()
     }
 
-    pub(crate) fn new(dir: PathBuf, environment: Vec<(String, String)>) -> Self {
-        Self { dir, environment, roles: OnceLock::new(), template: OnceLock::new() }
+    pub(crate) fn new(
+        dir: PathBuf,
+        prefix: &'static Prefix,
+        extension: String,
+        environment: Vec<(String, String)>,
+    ) -> Self {
+        Self { dir, prefix, extension, environment, roles: OnceLock::new(), template: OnceLock::new() }
     }
 
     // --- databases and connections ---------------------------------------------
@@ -75,7 +82,7 @@ impl Cluster {
     /// A PostgreSQL program (`psql`, `pg_dump`…) that connects here as superuser.
     /// It starts in [`Cluster::dir`], where it may write.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Prefix::get().command(program, &self.dir);
+        let mut command = self.prefix.command(program, &self.dir);
         command.env("PGHOST", &self.dir).env("PGUSER", "postgres");
         command
     }

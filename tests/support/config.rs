@@ -31,6 +31,12 @@ pub fn text(path: &Path) -> String {
     path.to_str().expect("our paths are ASCII").to_owned()
 }
 
+/// How databases get the extension. The environment can say it otherwise, to run any test on the
+/// functions of an older version (`TEST_EXTENSION="CREATE EXTENSION meshhook_secrets VERSION '0.1.0'"`).
+pub fn create_extension() -> String {
+    std::env::var("TEST_EXTENSION").unwrap_or_else(|_| "CREATE EXTENSION meshhook_secrets".into())
+}
+
 /// `shared_preload_libraries` with the extension: alone, or between what the environment says, to
 /// run any test in the company of other libraries (`TEST_PRELOAD_BEFORE=pgaudit,auto_explain`).
 pub fn preload() -> String {

@@ -1,10 +1,11 @@
 //! The PostgreSQL that the tests run on: copied programs with our extension.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-use crate::{Account, run};
+use crate::{Account, run, scratch};
 
 /// An installation made by `scripts/private-postgres`, once per test process.
 #[derive(Debug)]
@@ -20,6 +21,33 @@ impl Prefix {
             Prefix { bin: run(&mut Command::new(script)).trim().into() }
         });
         &PREFIX
+    }
+
+    /// An installation for one test alone, which may put other versions of the extension into it.
+    pub fn own() -> &'static Self {
+        let script = Prefix::repository().join("scripts/private-postgres");
+        let bin = run(Command::new(script).arg(scratch::new_dir()));
+        Box::leak(Box::new(Prefix { bin: bin.trim().into() }))
+    }
+
+    /// Installs the extension: from this source tree, or one of `scripts/released`.
+    pub fn install(&self, tree: &Path) {
+        let mut package = Command::new(tree.join("scripts/package"));
+        package.env("PG_CONFIG", self.program("pg_config"));
+        if tree != Prefix::repository() {
+            package.env("CARGO_TARGET_DIR", tree.join("target"));
+        }
+        run(&mut package);
+    }
+
+    /// Removes the extension.
+    pub fn uninstall(&self) {
+        fs::remove_file(self.library()).expect("it is installed");
+        for file in fs::read_dir(self.extensions()).expect("a directory").flatten() {
+            if file.file_name().to_string_lossy().starts_with("meshhook_secrets") {
+                fs::remove_file(file.path()).expect("it is installed");
+            }
+        }
     }
 
     /// The root of the source tree.

@@ -24,7 +24,7 @@ pub fn template(cluster: &Cluster) -> &'static str {
         }
         {
             let mut host = cluster.connect("host", "postgres");
-            for script in [HOST, "CREATE EXTENSION meshhook_secrets", ATTACH] {
+            for script in [HOST, &cluster.extension, ATTACH] {
                 host.batch_execute(script).unwrap_or_else(|error| panic!("{error:?}\nin {script}"));
             }
         }

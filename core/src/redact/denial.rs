@@ -29,6 +29,7 @@ pub const FUNCTIONS: &[&str] = &[
     "kek_rotate",
     "kek_status",
     "kek_verify",
+    "library_version",
     "member_projects",
     "metrics",
     "project_seal_status",
