@@ -48,7 +48,14 @@ impl Cluster {
         extension: String,
         environment: Vec<(String, String)>,
     ) -> Self {
-        Self { dir, prefix, extension, environment, roles: OnceLock::new(), template: OnceLock::new() }
+        Self {
+            dir,
+            prefix,
+            extension,
+            environment,
+            roles: OnceLock::new(),
+            template: OnceLock::new(),
+        }
     }
 
     // --- databases and connections ---------------------------------------------

@@ -28,6 +28,7 @@ mod process;
 mod root_key;
 mod scratch;
 mod traces;
+mod walk;
 mod world;
 
 pub use account::Account;
@@ -38,3 +39,4 @@ pub use errors::{Failure, expect_error};
 pub use prefix::Prefix;
 pub use process::{backend_pid, eventually, processes, run, server_process, signal};
 pub use root_key::{KEY_A, KEY_B, RootKey};
+pub use walk::walk;

@@ -55,6 +55,14 @@ impl Prefix {
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository")
     }
 
+    /// The version of the extension in the source tree.
+    pub fn version() -> String {
+        let control = fs::read_to_string(Self::repository().join("meshhook_secrets.control"));
+        let control = control.expect("the source tree is whole");
+        let line = control.lines().find_map(|line| line.strip_prefix("default_version"));
+        line.and_then(|line| line.split('\'').nth(1)).expect("it has a version").to_owned()
+    }
+
     /// The file of a PostgreSQL program.
     pub fn program(&self, name: &str) -> PathBuf {
         self.bin.join(name)
