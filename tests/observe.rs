@@ -855,12 +855,15 @@ fn doctor_always_answers_and_says_what_it_cannot_see() {
 fn every_finding_has_a_case_here() {
     let sources = [
         "src/service/doctor.rs",
+        "src/service/release.rs",
         "src/store/doctor/logging.sql",
         "src/store/doctor/grants.sql",
         "src/store/doctor/objects.sql",
         "src/store/doctor/server.sql",
     ];
-    let here = fs::read_to_string(Prefix::repository().join("tests/observe.rs")).unwrap();
+    let tests = ["tests/observe.rs", "tests/upgrade.rs", "tests/rolling.rs"];
+    let here =
+        tests.map(|file| fs::read_to_string(Prefix::repository().join(file)).unwrap()).concat();
     let mut names = BTreeSet::new();
     for source in sources {
         let text = fs::read_to_string(Prefix::repository().join(source)).unwrap();

@@ -124,8 +124,8 @@ fn doctor_says_to_restart_when_a_later_package_is_installed() {
     let cluster = Cluster::builder().prefix(prefix).start();
     let db = cluster.database();
     let found = || {
-        let doctor = "SELECT detail || remedy FROM meshhook_secrets.doctor() WHERE finding = 'restart_needed'";
-        let row = db.auditor().client.query_opt(doctor, &[]).unwrap();
+        let doctor = "SELECT detail || remedy FROM meshhook_secrets.doctor() WHERE finding = $1";
+        let row = db.auditor().client.query_opt(doctor, &[&"restart_needed"]).unwrap();
         row.map(|row| row.get::<_, String>(0))
     };
     assert_eq!(found(), None);
