@@ -14,7 +14,7 @@ TESTS = -p meshhook_secrets_core -p meshhook_secrets_tests
 EXTENSIONS = pg_cron pgaudit plpgsql_check
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build install package test lint fmt test-core test-blackbox test-web test-matrix demo demo-stop web bench bench-audit bench-rotation clean
+.PHONY: help deps build install package deb dist licences test test-deb lint fmt test-core test-blackbox test-web test-matrix demo demo-stop web bench bench-audit bench-rotation clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,15 @@ install: build ## install into PostgreSQL (asks sudo for the copying if it must)
 
 package: build ## make an installable tree below DESTDIR (default: dist)
 	@$(WITH_PG) scripts/package "$(or $(DESTDIR),dist)"
+
+deb: build ## make a Debian package in dist/ for the PostgreSQL of PG_CONFIG
+	@$(WITH_PG) scripts/deb
+
+dist: ## make the archive for PGXN in dist/, of what is committed
+	@scripts/dist
+
+licences: deps ## write dist/THIRD-PARTY.txt and a bill of materials: what is linked into the library
+	@$(WITH_PG) scripts/licences dist
 
 test: lint test-core test-blackbox test-web ## everything: style, lints, core tests, black-box tests, web tests
 
@@ -54,6 +63,9 @@ test-blackbox: build ## real servers, real clients; T=name runs only tests of th
 test-web: build ## the examples: supabase-js, edge functions, the web page in Chromium; T=file runs only that one
 	@[ -n "$$CHROMIUM" ] || scripts/install-deps chromium
 	@$(WITH_PG) scripts/with-node tests/web/run $(T)
+
+test-deb: deb ## the package on a bare Debian: install, upgrade, remove, purge; as root, takes some minutes
+	@$(WITH_PG) tests/package/run
 
 test-matrix: ## the black-box tests on PostgreSQL 15 to 18, VERSIONS="17 18" on these; as root, takes an hour
 	@tests/matrix $(VERSIONS)
