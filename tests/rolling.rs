@@ -2,6 +2,7 @@
 //! with the library that was released, built from the history. Whatever the order, nothing is lost, what
 //! was there goes on working, and what does not yet work says what to do.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -117,6 +118,33 @@ fn a_standby_of_the_new_version_follows_an_old_primary() {
     world.is_readable(&standby);
 }
 
+#[test]
+fn a_library_refuses_the_functions_of_a_later_version() {
+    let prefix = Prefix::own();
+    let cluster = Cluster::builder().prefix(prefix).start();
+    let db = cluster.database();
+    // The scripts of today under the name of a version to come, whose library is not loaded yet.
+    let script = |name: String| prefix.extensions().join(format!("meshhook_secrets--{name}.sql"));
+    let today = fs::read_to_string(script(Prefix::version())).unwrap();
+    fs::write(script("10.0.0".into()), today).unwrap();
+    let check = Prefix::repository().join("sql/install/11_library.sql");
+    let check = fs::read_to_string(check).unwrap();
+    let check = check.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION");
+    fs::write(script(format!("{}--10.0.0", Prefix::version())), check).unwrap();
+
+    let update = db.superuser().batch_execute(&format!("{UPDATE} TO '10.0.0'"));
+    let create = "CREATE EXTENSION meshhook_secrets VERSION '10.0.0'";
+    let create = cluster.empty_database().superuser().batch_execute(create);
+    for refused in [update, create] {
+        expect_error(refused, "55000")
+            .message("older library")
+            .detail("10.0.0")
+            .hint("Restart the server");
+    }
+    assert_eq!(version(&db), Prefix::version());
+    walk(&db);
+}
+
 /// A package that is newer than what runs is told also when both know of it.
 #[test]
 fn doctor_says_to_restart_when_a_later_package_is_installed() {
@@ -130,11 +158,11 @@ fn doctor_says_to_restart_when_a_later_package_is_installed() {
     };
     assert_eq!(found(), None);
     let control = prefix.extensions().join("meshhook_secrets.control");
-    let text = std::fs::read_to_string(&control).unwrap();
-    std::fs::write(&control, text.replace(&new, "10.0.0")).unwrap();
+    let text = fs::read_to_string(&control).unwrap();
+    fs::write(&control, text.replace(&new, "10.0.0")).unwrap();
     let said = found().unwrap();
     assert!(said.contains("10.0.0") && said.contains(&new) && said.contains("Restart"), "{said}");
-    std::fs::write(&control, text).unwrap();
+    fs::write(&control, text).unwrap();
     assert_eq!(found(), None);
 }
 

@@ -62,6 +62,7 @@ fn the_package_has_one_version_and_every_older_one_can_be_updated() {
     assert!(says("Cargo.toml", "version = \""));
     assert!(says("core/Cargo.toml", "version = \""));
     assert!(says("CHANGELOG.md", "## "));
+    meta_is_what_pgxn_wants();
     let db = Cluster::shared().database();
     let mut superuser = db.superuser();
     let paths = "SELECT source, path IS NOT NULL FROM pg_extension_update_paths('meshhook_secrets') WHERE target = $1";
@@ -71,6 +72,26 @@ fn the_package_has_one_version_and_every_older_one_can_be_updated() {
         assert!(row.is_some_and(|row| row.get(1)), "no path from {version}");
     }
     assert_eq!(text(superuser, "SELECT meshhook_secrets.library_version()"), Prefix::version());
+}
+
+/// META.json, by PGXN's meta specification 1.0.0.
+fn meta_is_what_pgxn_wants() {
+    let root = Prefix::repository();
+    let meta: Value = serde_json::from_slice(&fs::read(root.join("META.json")).unwrap()).unwrap();
+    for required in ["name", "abstract", "version", "license"] {
+        assert!(meta[required].as_str().is_some_and(|text| !text.is_empty()), "{required}");
+    }
+    assert!(!meta["maintainer"].as_array().unwrap().is_empty());
+    assert_eq!(meta["meta-spec"]["version"], "1.0.0");
+    let provided = meta["provides"].as_object().unwrap();
+    assert_eq!(provided.keys().collect::<Vec<_>>(), ["meshhook_secrets"]);
+    for about in [&meta, &provided["meshhook_secrets"]] {
+        assert_eq!(about["version"], Prefix::version());
+    }
+    for file in ["file", "docfile"] {
+        let file = provided["meshhook_secrets"][file].as_str().unwrap();
+        assert!(root.join(file).is_file(), "{file}");
+    }
 }
 
 // --- it becomes what a new one is ---------------------------------------------------------------
