@@ -22,6 +22,7 @@ pub enum Shutdown {
 /// Stopped and removed when dropped.
 #[derive(Debug)]
 pub struct Cluster {
+    prefix: &'static Prefix,
     dir: PathBuf,
     environment: Vec<(String, String)>,
     pub(crate) roles: OnceLock<()>,
@@ -40,8 +41,12 @@ impl Cluster {
         ClusterBuilder::new()
     }
 
-    pub(crate) fn new(dir: PathBuf, environment: Vec<(String, String)>) -> Self {
-        Self { dir, environment, roles: OnceLock::new(), template: OnceLock::new() }
+    pub(crate) fn new(
+        prefix: &'static Prefix,
+        dir: PathBuf,
+        environment: Vec<(String, String)>,
+    ) -> Self {
+        Self { prefix, dir, environment, roles: OnceLock::new(), template: OnceLock::new() }
     }
 
     // --- databases and connections ---------------------------------------------
@@ -54,6 +59,11 @@ impl Cluster {
     /// A new empty database, for `CREATE EXTENSION` or a restore.
     pub fn empty_database(&self) -> Database<'_> {
         Database::empty(self)
+    }
+
+    /// A database that came with the files of a backup.
+    pub fn restored_database(&self, name: &str) -> Database<'_> {
+        Database::named(self, name)
     }
 
     /// Connects; statements time out after a minute.
@@ -75,7 +85,7 @@ impl Cluster {
     /// A PostgreSQL program (`psql`, `pg_dump`…) that connects here as superuser.
     /// It starts in [`Cluster::dir`], where it may write.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Prefix::get().command(program, &self.dir);
+        let mut command = self.prefix.command(program, &self.dir);
         command.env("PGHOST", &self.dir).env("PGUSER", "postgres");
         command
     }

@@ -23,10 +23,13 @@ mod cluster;
 mod config;
 mod database;
 mod errors;
+pub mod guards;
 mod prefix;
 mod process;
+pub mod restored_log;
 mod root_key;
 mod scratch;
+pub mod source;
 mod traces;
 mod world;
 
@@ -38,3 +41,4 @@ pub use errors::{Failure, expect_error};
 pub use prefix::Prefix;
 pub use process::{backend_pid, eventually, processes, run, server_process, signal};
 pub use root_key::{KEY_A, KEY_B, RootKey};
+pub use scratch::new_dir;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use crate::{Account, run};
 
@@ -10,16 +10,31 @@ use crate::{Account, run};
 #[derive(Debug)]
 pub struct Prefix {
     bin: PathBuf,
+    pub(crate) template: OnceLock<PathBuf>,
 }
 
 impl Prefix {
     /// The installation, made or brought up to date at first use.
     pub fn get() -> &'static Self {
-        static PREFIX: LazyLock<Prefix> = LazyLock::new(|| {
-            let script = Prefix::repository().join("scripts/private-postgres");
-            Prefix { bin: run(&mut Command::new(script)).trim().into() }
-        });
+        static PREFIX: LazyLock<Prefix> = LazyLock::new(|| Prefix::install(&[]));
         &PREFIX
+    }
+
+    /// An older PostgreSQL, to upgrade from: the one that `OLD_PG_CONFIG` names, with what was built for it
+    /// in `OLD_TARGET_DIR`. Without these it is [`Prefix::get`]: `pg_upgrade` does the same then.
+    pub fn old() -> &'static Self {
+        static PREFIX: LazyLock<Option<Prefix>> = LazyLock::new(|| {
+            let pg_config = std::env::var("OLD_PG_CONFIG").ok()?;
+            let target = std::env::var("OLD_TARGET_DIR").expect("what was built for OLD_PG_CONFIG");
+            Some(Prefix::install(&[("PG_CONFIG", pg_config), ("CARGO_TARGET_DIR", target)]))
+        });
+        PREFIX.as_ref().unwrap_or_else(|| Prefix::get())
+    }
+
+    fn install(environment: &[(&str, String)]) -> Self {
+        let mut script = Command::new(Prefix::repository().join("scripts/private-postgres"));
+        let bin = run(script.envs(environment.iter().cloned())).trim().into();
+        Self { bin, template: OnceLock::new() }
     }
 
     /// The root of the source tree.
