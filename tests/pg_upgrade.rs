@@ -18,7 +18,9 @@ use uuid::Uuid;
 fn everything_survives_the_copying_of_files() {
     let old = old();
     let (from, to) = (old.files(), new_server());
+    let next = next_transaction(&from);
     upgrade(&from, &to, &["--check"]);
+    assert_eq!(next_transaction(&from), next, "looking writes nothing");
     upgrade(&from, &to, &[]);
     old.survived_in(&to);
 }
