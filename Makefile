@@ -14,10 +14,10 @@ TESTS = -p meshhook_secrets_core -p meshhook_secrets_tests
 EXTENSIONS = pg_cron pgaudit plpgsql_check
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build install package deb dist licences test test-deb lint fmt test-core test-blackbox test-web test-matrix demo demo-stop web bench bench-audit bench-rotation clean
+.PHONY: help deps build install package deb dist licences test test-deb lint fmt test-core test-blackbox test-pg-upgrade test-web test-matrix demo demo-stop web bench bench-audit bench-rotation clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install what building needs (apt, rustup components)
 	@scripts/install-deps
@@ -59,6 +59,14 @@ test-blackbox: build ## real servers, real clients; T=name runs only tests of th
 	@scripts/install-deps gdb openssl $(EXTENSIONS)
 	@$(WITH_PG) scripts/released 0.1.0 >/dev/null || [ $$? -eq 3 ] # without the history, its tests say so
 	$(WITH_PG) cargo test -p meshhook_secrets_tests $(T)
+
+# The older version's library is built beside the newer one's.
+OLD_TARGET_DIR = $(abspath $(or $(CARGO_TARGET_DIR),target))/old
+test-pg-upgrade: build ## pg_upgrade from an older PostgreSQL, OLD_PG_CONFIG=/path/to/its/pg_config, to that of PG_CONFIG
+	@[ -n "$(OLD_PG_CONFIG)" ] || { echo "OLD_PG_CONFIG=/path/to/pg_config says which PostgreSQL to come from" >&2; exit 1; }
+	CARGO_TARGET_DIR="$(OLD_TARGET_DIR)" $(MAKE) build PG_CONFIG="$(OLD_PG_CONFIG)"
+	$(WITH_PG) OLD_PG_CONFIG="$(OLD_PG_CONFIG)" OLD_TARGET_DIR="$(OLD_TARGET_DIR)" \
+	    cargo test -p meshhook_secrets_tests --test pg_upgrade $(T)
 
 test-web: build ## the examples: supabase-js, edge functions, the web page in Chromium; T=file runs only that one
 	@[ -n "$$CHROMIUM" ] || scripts/install-deps chromium

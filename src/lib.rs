@@ -68,6 +68,12 @@ pub extern "C-unwind" fn _PG_init() {
     }
     shmem::board::init();
     shmem::counters::init();
+    // pg_upgrade takes over the files as they are, and counters of the transactions from before it started
+    // this server: whatever a worker wrote here would be damage.
+    // SAFETY: reads a flag of the postmaster.
+    if unsafe { pg_sys::IsBinaryUpgrade } {
+        return;
+    }
     workers::root_key::init();
     workers::launcher::init();
     workers::audit::init();

@@ -4,25 +4,27 @@
 //! encrypts nothing anew, and who is no superuser cannot dump what is sealed.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::LazyLock;
 use std::thread::sleep;
 use std::time::Duration;
 
 use memchr::memmem;
-use meshhook_secrets_core::audit::{Outcome, Record};
-use postgres::Client;
-use support::{
-    Cluster, Database, KEY_A, KEY_B, RootKey, backend_pid, eventually, expect_error, run,
+use support::guards::GUARDS;
+use support::restored_log::{
+    PARTITIONS, assert_restored, make_partitions, quiet, records_of_two_months,
+    the_log_is_there_and_goes_on, verification,
 };
+use support::source::{
+    Source, count, everything_is_there, lines, restore_custom, restore_plain, rows,
+};
+use support::{Cluster, Database, KEY_A, KEY_B, RootKey, eventually, expect_error, run};
 use uuid::Uuid;
 
 // --- all of it comes back ---------------------------------------------------------------
 
 #[test]
 fn a_plain_dump_restores_everything() {
-    let source = Source::new();
+    let source = Source::shared();
     let target = target().empty_database();
     restore_plain(&target, &source.dump(&["--format=plain"]));
     everything_is_there(&source, &target);
@@ -30,7 +32,7 @@ fn a_plain_dump_restores_everything() {
 
 #[test]
 fn a_custom_dump_restores_everything() {
-    let source = Source::new();
+    let source = Source::shared();
     let target = target().empty_database();
     restore_custom(&target, &source.dump(&["--format=custom"]), &[]);
     everything_is_there(&source, &target);
@@ -38,7 +40,7 @@ fn a_custom_dump_restores_everything() {
 
 #[test]
 fn schema_and_data_restored_apart_are_everything() {
-    let source = Source::new();
+    let source = Source::shared();
     let target = target().empty_database();
     restore_plain(&target, &source.dump(&["--schema-only"]));
     assert_eq!(count(&mut target.superuser(), "project_secrets"), 0);
@@ -48,7 +50,7 @@ fn schema_and_data_restored_apart_are_everything() {
 
 #[test]
 fn our_data_alone_can_be_restored_into_a_fresh_extension() {
-    let source = Source::new();
+    let source = Source::shared();
     let target = target().empty_database();
     target.superuser().batch_execute("CREATE EXTENSION meshhook_secrets").unwrap();
     quiet(&source.db);
@@ -71,7 +73,7 @@ fn our_data_alone_can_be_restored_into_a_fresh_extension() {
 
 #[test]
 fn restoring_encrypts_nothing_anew() {
-    let source = Source::new();
+    let source = Source::shared();
     let target = target().empty_database();
     restore_plain(&target, &source.dump(&["--format=plain"]));
     let (before, after) = (rows(&source.db), rows(&target));
@@ -83,7 +85,7 @@ fn restoring_encrypts_nothing_anew() {
 
 #[test]
 fn a_restored_database_is_guarded_like_the_original() {
-    let source = Source::new();
+    let source = Source::shared();
     let target = target().empty_database();
     restore_custom(&target, &source.dump(&["--format=custom"]), &[]);
     for (what, query) in GUARDS {
@@ -102,68 +104,9 @@ fn a_restored_database_is_guarded_like_the_original() {
     assert_eq!(count(&mut target.superuser(), "project_secrets"), 4);
 }
 
-/// What of the catalog decides who may do what.
-const GUARDS: &[(&str, &str)] = &[
-    (
-        "privileges on functions",
-        "SELECT format('%s %s %s', p.oid::regprocedure, a.grantee::regrole, a.privilege_type)
-         FROM pg_proc p, aclexplode(p.proacl) a
-         WHERE p.pronamespace = 'meshhook_secrets'::regnamespace",
-    ),
-    (
-        "privileges on tables",
-        "SELECT format('%s %s %s', c.oid::regclass, a.grantee::regrole, a.privilege_type)
-         FROM pg_class c, aclexplode(c.relacl) a
-         WHERE c.relnamespace = 'meshhook_secrets'::regnamespace",
-    ),
-    (
-        "privileges on columns",
-        "SELECT format('%s.%s %s %s', c.oid::regclass, t.attname, a.grantee::regrole, a.privilege_type)
-         FROM pg_class c JOIN pg_attribute t ON t.attrelid = c.oid, aclexplode(t.attacl) a
-         WHERE c.relnamespace = 'meshhook_secrets'::regnamespace",
-    ),
-    (
-        "privileges on the schema",
-        "SELECT format('%s %s', a.grantee::regrole, a.privilege_type)
-         FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.nspname = 'meshhook_secrets'",
-    ),
-    (
-        "privileges on types",
-        "SELECT format('%s %s %s', t.oid::regtype, a.grantee::regrole, a.privilege_type)
-         FROM pg_type t, aclexplode(t.typacl) a
-         WHERE t.typnamespace = 'meshhook_secrets'::regnamespace",
-    ),
-    (
-        "row-level security",
-        "SELECT format('%s %s %s', oid::regclass, relrowsecurity, relforcerowsecurity)
-         FROM pg_class WHERE relnamespace = 'meshhook_secrets'::regnamespace AND relkind = 'r'",
-    ),
-    (
-        "policies",
-        "SELECT p::text FROM pg_policies p WHERE schemaname = 'meshhook_secrets'",
-    ),
-    (
-        "triggers",
-        "SELECT format('%s %s %s', tgenabled, tgrelid::regclass, pg_get_triggerdef(oid))
-         FROM pg_trigger WHERE NOT tgisinternal",
-    ),
-    (
-        "functions",
-        "SELECT format('%s %s %s %s %s %s', oid::regprocedure, prosecdef, proconfig, provolatile,
-                       proparallel, proisstrict)
-         FROM pg_proc WHERE pronamespace = 'meshhook_secrets'::regnamespace",
-    ),
-    (
-        "members of the extension",
-        "SELECT pg_describe_object(classid, objid, objsubid) FROM pg_depend
-         WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
-           AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'meshhook_secrets')",
-    ),
-];
-
 #[test]
 fn losing_the_binding_locks_out() {
-    let source = Source::new();
+    let source = Source::shared();
     let target = target().empty_database();
     restore_plain(&target, &source.dump(&["--format=plain"]));
     let mut alice = target.user(source.alice);
@@ -196,7 +139,7 @@ fn losing_the_binding_locks_out() {
 
 #[test]
 fn audit_records_of_two_months_are_restored_once_and_the_chain_goes_on() {
-    let source = Source::new();
+    let source = Source::shared();
     records_of_two_months(&source);
     let here = Cluster::shared().empty_database();
     restore_plain(&here, &source.dump(&["--format=plain"]));
@@ -209,7 +152,7 @@ fn audit_records_of_two_months_are_restored_once_and_the_chain_goes_on() {
 
 #[test]
 fn partitions_are_guarded_after_a_restore_as_before() {
-    let source = Source::new();
+    let source = Source::shared();
     records_of_two_months(&source);
     let target = target().empty_database();
     restore_custom(&target, &source.dump(&["--format=custom"]), &[]);
@@ -266,7 +209,7 @@ const PARTITION_GUARDS: &[(&str, &str, usize)] = &[
 
 #[test]
 fn audit_records_restored_apart_from_their_tables_are_whole() {
-    let source = Source::new();
+    let source = Source::shared();
     let months = records_of_two_months(&source);
     // Nobody may use the target in between: the chain would begin there.
     let apart = target().empty_database();
@@ -288,7 +231,7 @@ fn audit_records_restored_apart_from_their_tables_are_whole() {
 
 #[test]
 fn a_slow_restore_is_not_taken_for_tampering() {
-    let source = Source::new();
+    let source = Source::shared();
     records_of_two_months(&source);
     let dump = source.dump(&["--format=custom"]);
     let mut list = target().command("pg_restore");
@@ -319,146 +262,11 @@ fn a_slow_restore_is_not_taken_for_tampering() {
     }
 }
 
-/// Partitions are no members of the extension: without the schema of the dump there are none.
-fn make_partitions(source: &Source, target: &Database<'_>) {
-    let mut superuser = target.superuser();
-    for partition in lines(&source.db, PARTITIONS) {
-        let month = partition.trim_start_matches("audit_log_").replace('_', "-");
-        let make = format!("SELECT meshhook_secrets.audit_make_partition('{month}-01 00:00 UTC')");
-        let made: String = superuser.query_one(&make, &[]).unwrap().get(0);
-        assert_eq!(made, partition);
-    }
-}
-
-const PARTITIONS: &str =
-    "SELECT c.relname::text FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid
-    WHERE i.inhparent = 'meshhook_secrets.audit_log'::regclass";
-
-/// Has the source's log hold something of last month, and waits until all of it is sealed: then
-/// nothing moves any more. The partitions that hold records, and how many.
-fn records_of_two_months(source: &Source) -> Vec<(String, i64)> {
-    let mut superuser = source.db.superuser();
-    let last_month =
-        "SELECT (extract(epoch FROM date_trunc('month', now(), 'UTC') - interval '1 day')
-        - extract(epoch FROM '2000-01-01 00:00 UTC'::timestamptz))::bigint * 1000000";
-    let time: i64 = superuser.query_one(last_month, &[]).unwrap().get(0);
-    superuser.batch_execute("SET session_replication_role = replica").unwrap();
-    for number in 0..5 {
-        // As if it had waited for its seal since then.
-        let mut record = Record::new(time + number, "secret_get", Outcome::Ok, "authenticator");
-        record.project_id = Some(*source.project.as_bytes());
-        record.purpose = Some(format!("last month {number}"));
-        let insert = "INSERT INTO meshhook_secrets.audit_pending (record) VALUES ($1)";
-        superuser.execute(insert, &[&record.encode()]).unwrap();
-    }
-    for _ in 0..3 {
-        source.get(&mut source.db.user(source.alice), "TOKEN", None).unwrap();
-    }
-    quiet(&source.db);
-    let months = months_of(&source.db);
-    assert_eq!(months.len(), 2, "{months:?}");
-    assert_eq!(months[0].1, 5, "{months:?}");
-    months
-}
-
-fn months_of(db: &Database<'_>) -> Vec<(String, i64)> {
-    let months = "SELECT tableoid::regclass::text, count(*) FROM meshhook_secrets.audit_log
-        WHERE application_name IS DISTINCT FROM 'after' GROUP BY 1 ORDER BY 1";
-    let rows = db.superuser().query(months, &[]).unwrap();
-    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
-}
-
-/// Waits until all that has happened so far is sealed.
-fn quiet(db: &Database<'_>) {
-    let mut auditor = auditor(db);
-    auditor.query("SELECT * FROM meshhook_secrets.audit_search(page_size => 1)", &[]).unwrap();
-    let pid = backend_pid(&mut auditor);
-    let name = format!("quiet {pid}");
-    let set = format!("SET application_name = '{name}'");
-    auditor.batch_execute(&set).unwrap();
-    auditor.query("SELECT * FROM meshhook_secrets.audit_search(page_size => 1)", &[]).unwrap();
-    // Its own record is the last.
-    let mut superuser = db.superuser();
-    let there = "SELECT (SELECT count(*) FROM meshhook_secrets.audit_pending) = 0
-        AND EXISTS (SELECT FROM meshhook_secrets.audit_log WHERE application_name = $1)";
-    eventually("all is sealed", || superuser.query_one(there, &[&name]).unwrap().get(0));
-}
-
-/// Row for row what was dumped; it verifies, and what happens now is added to the same chain.
-fn the_log_is_there_and_goes_on(source: &Source, target: &Database<'_>) {
-    let before = assert_restored(source, target);
-    let (ok, problems, records) = verification(target);
-    assert!(ok && records as usize >= 8, "{records} records, {problems:?}");
-    let last = "SELECT max(seal_id) FROM meshhook_secrets.audit_seals";
-    let last: i64 = source.db.superuser().query_one(last, &[]).unwrap().get(0);
-
-    let mut alice = target.user(source.alice);
-    alice.batch_execute("SET application_name = 'after'").unwrap();
-    assert_eq!(source.get(&mut alice, "TOKEN", None).unwrap(), source.value);
-    quiet(target);
-    let next = "SELECT count(*) FROM meshhook_secrets.audit_seals WHERE previous_id = $1";
-    let next: i64 = target.superuser().query_one(next, &[&last]).unwrap().get(0);
-    assert_eq!(next, 1, "the next seal follows the last one of the dump");
-    let found = "SELECT count(*) FROM meshhook_secrets.audit_search(name => 'TOKEN')
-        WHERE application_name = 'after' AND outcome = 'ok'";
-    let found: i64 = auditor(target).query_one(found, &[]).unwrap().get(0);
-    assert_eq!(found, 1);
-    let (ok, problems, after) = verification(target);
-    assert!(ok && after > records, "{after} after {records} records, {problems:?}");
-    let rows = audit_rows(target);
-    assert!(before.iter().all(|row| rows.contains(row)), "nothing of the dump was changed");
-}
-
-/// What was dumped is there, once. All that may have been added is that the target loaded its root key.
-fn assert_restored(source: &Source, target: &Database<'_>) -> Vec<String> {
-    let (before, after) = (audit_rows(&source.db), audit_rows(target));
-    for row in &before {
-        assert_eq!(after.iter().filter(|it| *it == row).count(), 1, "{row}");
-    }
-    let added = after.iter().filter(|row| !before.contains(row));
-    let mut added = added.filter(|row| row.starts_with("audit_log"));
-    assert!(
-        added.all(|row| row.contains(",root_key_load,")),
-        "neither lost nor doubled: {after:?}"
-    );
-    before
-}
-
-/// The rows of the audit tables, each after the name of its table. The head is rewritten with every
-/// seal: whether it is right, `audit_verify` says.
-fn audit_rows(db: &Database<'_>) -> Vec<String> {
-    let row = |table: &&str| {
-        let query = format!("SELECT '{table} ' || t::text FROM meshhook_secrets.{table} t");
-        lines(db, &query)
-    };
-    ["audit_keys", "audit_log", "audit_pending", "audit_seals"].iter().flat_map(row).collect()
-}
-
-fn verification(db: &Database<'_>) -> (bool, Vec<String>, i64) {
-    let verify = "SELECT ok, problems, records FROM meshhook_secrets.audit_verify()";
-    let row = auditor(db).query_one(verify, &[]).unwrap();
-    (row.get(0), row.get(1), row.get(2))
-}
-
-/// Who may see the whole log, and nothing else.
-fn auditor(db: &Database<'_>) -> Client {
-    static MADE: LazyLock<()> = LazyLock::new(|| {
-        for cluster in [Cluster::shared(), target()] {
-            // The extension makes the role.
-            drop(cluster.database());
-            let make = "CREATE ROLE dump_auditor LOGIN BYPASSRLS IN ROLE meshhook_secrets_auditor";
-            cluster.connect("postgres", "postgres").batch_execute(make).unwrap();
-        }
-    });
-    LazyLock::force(&MADE);
-    db.connect("dump_auditor")
-}
-
 // --- with another root key -------------------------------------------------------------
 
 #[test]
 fn with_another_root_key_it_is_sealed_until_the_right_one_is_added() {
-    let source = Source::new();
+    let source = Source::shared();
     let needed = root_key_id(&source.db).unwrap();
     let cluster = Cluster::builder().root_key(RootKey::File(KEY_B.into())).start();
     let target = cluster.empty_database();
@@ -505,7 +313,7 @@ fn with_another_root_key_it_is_sealed_until_the_right_one_is_added() {
 
 #[test]
 fn a_dump_holds_no_plaintext_and_no_key() {
-    let source = Source::new();
+    let source = Source::shared();
     for format in [&["--format=plain"][..], &["--format=plain", "--inserts"], &["--format=tar"]] {
         let dump = fs::read(source.dump(format)).unwrap();
         // It is a dump, and looking for text in it works.
@@ -523,7 +331,7 @@ fn a_dump_holds_no_plaintext_and_no_key() {
 
 #[test]
 fn who_is_no_superuser_dumps_no_ciphertext() {
-    let source = Source::new();
+    let source = Source::shared();
     let cluster = source.db.cluster();
     let mut superuser = source.db.superuser();
     let suffix = Uuid::new_v4().simple();
@@ -574,186 +382,12 @@ fn who_is_no_superuser_dumps_no_ciphertext() {
     }
 }
 
-// --- source, target, and what must be in it ------------------------------------------------
+// --- target ------------------------------------------------
 
 /// Where dumps are restored: another server with the same root key.
 fn target() -> &'static Cluster {
     static TARGET: LazyLock<Cluster> = LazyLock::new(|| Cluster::builder().start());
     &TARGET
-}
-
-/// A database with secrets of Alice's: TOKEN in two versions, BEFORE_NOON, DELETED, and one in
-/// another project of hers. Eve is a stranger, Bob a member.
-struct Source {
-    db: Database<'static>,
-    alice: Uuid,
-    bob: Uuid,
-    eve: Uuid,
-    project: Uuid,
-    other_project: Uuid,
-    value: String,
-    old_value: String,
-    other_value: String,
-    deleted: String,
-}
-
-impl Source {
-    fn new() -> Self {
-        let db = Cluster::shared().database();
-        let [alice, bob, eve] = [(); 3].map(|()| Uuid::new_v4());
-        let (project, other_project) = (db.project(alice), db.project(alice));
-        db.add_member(project, bob);
-        let random = || format!("plain-{}", Uuid::new_v4().simple());
-        let source = Self {
-            db,
-            alice,
-            bob,
-            eve,
-            project,
-            other_project,
-            value: random(),
-            old_value: random(),
-            other_value: random(),
-            deleted: random(),
-        };
-        let mut client = source.db.user(alice);
-        for (name, value) in [
-            ("TOKEN", &source.old_value),
-            ("TOKEN", &source.value),
-            ("BEFORE_NOON", &source.other_value),
-            ("DELETED", &source.deleted),
-        ] {
-            let put = "SELECT meshhook_secrets.secret_put($1, $2, $3, description => 'dumped',
-                expires_at => now() + interval '1 year', metadata => '{\"a\": [1, null]}')";
-            client.query(put, &[&project, &name, value]).unwrap();
-        }
-        let put = "SELECT meshhook_secrets.secret_put_bytes($1, 'BINARY', '\\x00ff00')";
-        client.query(put, &[&other_project]).unwrap();
-        let delete = "SELECT meshhook_secrets.secret_delete($1, 'DELETED')";
-        client.query(delete, &[&project]).unwrap();
-        source
-    }
-
-    /// Dumps the database to a file.
-    fn dump(&self, options: &[&str]) -> PathBuf {
-        let cluster = self.db.cluster();
-        let file = cluster.dir().join(format!("{}.dump", Uuid::new_v4()));
-        let mut dump = cluster.command("pg_dump");
-        run(dump.args(options).arg("--file").arg(&file).arg(self.db.name()));
-        file
-    }
-
-    fn get(
-        &self,
-        client: &mut Client,
-        name: &str,
-        version: Option<i32>,
-    ) -> Result<String, postgres::Error> {
-        let get = "SELECT meshhook_secrets.secret_get($1, $2, $3)";
-        client.query_one(get, &[&self.project, &name, &version]).map(|row| row.get(0))
-    }
-
-    /// The sealed value of a secret, in hexadecimal.
-    fn sealed(&self, name: &str) -> String {
-        let query = "SELECT encode(value, 'hex') FROM meshhook_secrets.secret_versions v
-            JOIN meshhook_secrets.project_secrets s ON s.id = v.secret_id
-            WHERE s.name = $1 AND v.version = s.current_version";
-        self.db.superuser().query_one(query, &[&name]).unwrap().get(0)
-    }
-}
-
-fn restore_plain(target: &Database<'_>, dump: &Path) {
-    let mut psql = target.cluster().command("psql");
-    psql.args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--dbname", target.name()]);
-    succeeds_silently(psql.arg("--file").arg(dump));
-}
-
-fn restore_custom(target: &Database<'_>, dump: &Path, options: &[&str]) {
-    let mut restore = target.cluster().command("pg_restore");
-    restore.args(["--exit-on-error", "--dbname", target.name()]).args(options);
-    succeeds_silently(restore.arg(dump));
-}
-
-/// Neither fails nor complains.
-fn succeeds_silently(command: &mut Command) {
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.is_empty(), "{command:?}: {said}");
-}
-
-/// Nothing is lost, and everybody may do what they might before, and no more. Nobody has called
-/// `attach_projects` or `setup_supabase` in the target.
-fn everything_is_there(source: &Source, target: &Database<'_>) {
-    let (project, get) = (source.project, "SELECT meshhook_secrets.secret_get($1, $2)");
-    for mut member in [target.user(source.alice), target.user(source.bob), target.service()] {
-        assert_eq!(source.get(&mut member, "TOKEN", None).unwrap(), source.value);
-        assert_eq!(source.get(&mut member, "TOKEN", Some(2)).unwrap(), source.value);
-        assert_eq!(source.get(&mut member, "TOKEN", Some(1)).unwrap(), source.old_value);
-        assert_eq!(source.get(&mut member, "BEFORE_NOON", None).unwrap(), source.other_value);
-        expect_error(source.get(&mut member, "DELETED", None), "PT410");
-        expect_error(source.get(&mut member, "NEVER", None), "PT404");
-    }
-    let mut alice = target.user(source.alice);
-    let bytes = "SELECT meshhook_secrets.secret_get_bytes($1, 'BINARY')";
-    let row = alice.query_one(bytes, &[&source.other_project]).unwrap();
-    assert_eq!(row.get::<_, &[u8]>(0), [0, 255, 0]);
-    let describe = "SELECT d::text FROM meshhook_secrets.secret_describe($1, 'TOKEN') d";
-    let described =
-        |mut client: Client| -> String { client.query_one(describe, &[&project]).unwrap().get(0) };
-    assert_eq!(described(target.user(source.alice)), described(source.db.user(source.alice)));
-
-    alice.query("SELECT meshhook_secrets.secret_undelete($1, 'DELETED')", &[&project]).unwrap();
-    assert_eq!(source.get(&mut alice, "DELETED", None).unwrap(), source.deleted);
-    let put = "SELECT version FROM meshhook_secrets.secret_put($1, 'TOKEN', 'after')";
-    assert_eq!(alice.query_one(put, &[&project]).unwrap().get::<_, i32>(0), 3);
-    assert_eq!(source.get(&mut alice, "TOKEN", None).unwrap(), "after");
-
-    // The binding: strangers, visitors, projects that do not exist, and deletion.
-    for mut stranger in [target.user(source.eve), target.anon()] {
-        expect_error(source.get(&mut stranger, "TOKEN", None), "42501").hides(&source.value);
-        let list = "SELECT meshhook_secrets.secret_list($1)";
-        expect_error(stranger.query(list, &[&project]), "42501");
-    }
-    let other_member = target.user(source.bob).query(get, &[&source.other_project, &"BINARY"]);
-    expect_error(other_member, "42501");
-    let put = "SELECT meshhook_secrets.secret_put($1, 'TOKEN', 'value')";
-    expect_error(target.service().query(put, &[&Uuid::new_v4()]), "23503");
-    expect_error(target.user(source.alice).query(put, &[&Uuid::new_v4()]), "42501");
-
-    let mut superuser = target.superuser();
-    let keys = "SELECT count(*) FROM meshhook_secrets.data_keys";
-    assert_eq!(superuser.query_one(keys, &[]).unwrap().get::<_, i64>(0), 2);
-    target.delete_project(project);
-    let left = "SELECT (SELECT count(*) FROM meshhook_secrets.project_secrets),
-        (SELECT count(*) FROM meshhook_secrets.secret_versions),
-        (SELECT count(*) FROM meshhook_secrets.data_keys)";
-    let row = superuser.query_one(left, &[]).unwrap();
-    assert_eq!([row.get::<_, i64>(0), row.get(1), row.get(2)], [1, 1, 1]);
-    expect_error(target.service().query(get, &[&project, &"TOKEN"]), "42501");
-}
-
-/// The rows of all our tables, each after the name of its table.
-fn rows(db: &Database<'_>) -> Vec<String> {
-    ["kek_storage", "data_keys", "project_secrets", "secret_versions", "settings"]
-        .iter()
-        .flat_map(|table| {
-            let query = format!("SELECT '{table} ' || t::text FROM meshhook_secrets.{table} t");
-            lines(db, &query)
-        })
-        .collect()
-}
-
-/// The one text column of a query's rows, sorted.
-fn lines(db: &Database<'_>, query: &str) -> Vec<String> {
-    let rows = db.superuser().query(query, &[]).unwrap();
-    let mut lines: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    lines.sort();
-    lines
-}
-
-fn count(client: &mut Client, table: &str) -> i64 {
-    let count = format!("SELECT count(*) FROM meshhook_secrets.{table}");
-    client.query_one(&count, &[]).unwrap().get(0)
 }
 
 fn root_key_id(db: &Database<'_>) -> Option<String> {

@@ -1484,7 +1484,8 @@ impl World<'_> {
     }
 
     fn put_back(&mut self) {
-        let clear = "DELETE FROM meshhook_secrets.project_secrets;
+        let clear = "DELETE FROM meshhook_secrets.secret_versions;
+            DELETE FROM meshhook_secrets.project_secrets;
             DELETE FROM meshhook_secrets.data_keys";
         self.su.batch_execute(clear).unwrap();
         for table in ["data_keys", "project_secrets", "secret_versions"] {

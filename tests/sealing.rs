@@ -178,9 +178,9 @@ fn failing_command_is_retried_ever_more_slowly_logged_once_and_heals_by_itself()
     let source = Source::new(&cluster);
     cluster.stop(Shutdown::Fast);
     source.does("exit 1");
+    let started = Instant::now();
     vault.starts_sealed("exit status: 1");
 
-    let started = Instant::now();
     eventually("the command is tried three times", || source.runs() >= 3);
     let elapsed = started.elapsed();
     assert!(elapsed > Duration::from_millis(1500), "three tries within {elapsed:?}");

@@ -357,9 +357,8 @@ fn clients_only_wait_while_it_updates() {
         for round in 0..=ROLLED_BACK {
             operator.batch_execute("SELECT meshhook_secrets.kek_rotate()").unwrap();
             let end = if round == ROLLED_BACK { "COMMIT" } else { "ROLLBACK" };
-            superuser.batch_execute(&format!("BEGIN; {UPDATE}")).unwrap();
+            superuser.batch_execute(&format!("BEGIN; {UPDATE}; {end}")).unwrap();
             let rewrapped = remaining(&mut operator);
-            superuser.batch_execute(end).unwrap();
             // The rotation went on, or had ended.
             eventually("the rotation goes on", || {
                 let now = remaining(&mut operator);

@@ -65,6 +65,8 @@ COMMENT ON COLUMN meshhook_secrets.project_secrets.dek_version IS 'The data key 
 COMMENT ON COLUMN meshhook_secrets.project_secrets.oldest_version IS 'Versions before it are destroyed.';
 COMMENT ON COLUMN meshhook_secrets.project_secrets.mac IS 'HMAC-SHA-256 over ids, name, version pointers, expiry and deletion: 32 bytes.';
 
+-- No foreign key between our tables: pg_restore with parallel jobs loads them in any order, and the tables of an
+-- extension have their constraints before their rows.
 CREATE TABLE meshhook_secrets.secret_versions (
   project_id  uuid NOT NULL,
   secret_id   uuid NOT NULL,
@@ -74,8 +76,7 @@ CREATE TABLE meshhook_secrets.secret_versions (
   created_at  timestamptz NOT NULL,
   created_by  text NOT NULL,
   expires_at  timestamptz,
-  PRIMARY KEY (project_id, secret_id, version),
-  FOREIGN KEY (project_id, secret_id) REFERENCES meshhook_secrets.project_secrets (project_id, id) ON DELETE CASCADE
+  PRIMARY KEY (project_id, secret_id, version)
 );
 -- Ciphertext does not compress.
 ALTER TABLE meshhook_secrets.secret_versions ALTER COLUMN value SET STORAGE EXTERNAL;
@@ -90,7 +91,7 @@ COMMENT ON TABLE meshhook_secrets.settings IS 'What belongs to this database and
 
 CREATE TABLE meshhook_secrets.rotation_jobs (
   job_id      integer PRIMARY KEY,
-  kek_id      integer NOT NULL REFERENCES meshhook_secrets.kek_storage (kek_id),
+  kek_id      integer NOT NULL,
   reason      text,
   total       bigint NOT NULL,
   started_at  timestamptz NOT NULL,

@@ -49,6 +49,37 @@ GRANT EXECUTE ON FUNCTION meshhook_secrets.library_version() TO meshhook_secrets
 COMMENT ON FUNCTION meshhook_secrets.library_version() IS
   'The version of the library that the server runs. doctor() compares it with those of the database''s functions and of the installed package. Works without preloading.';
 
+-- The tables that change below, all at once or none: a client that holds one of them may want another, and must not
+-- become the victim of a deadlock. So each wait is short, and what was got is given back before the next attempt.
+DO $locks$
+DECLARE
+  patience constant text := pg_catalog.current_setting('lock_timeout');
+  give_up constant timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) '1 minute'::interval;
+BEGIN
+  LOOP
+    BEGIN
+      PERFORM pg_catalog.set_config('lock_timeout', '100ms', true);
+      LOCK TABLE meshhook_secrets.project_secrets, meshhook_secrets.secret_versions, meshhook_secrets.kek_storage,
+        meshhook_secrets.rotation_jobs IN ACCESS EXCLUSIVE MODE;
+      PERFORM pg_catalog.set_config('lock_timeout', patience, true);
+      RETURN;
+    EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+      IF pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>) give_up THEN
+        RAISE EXCEPTION 'a transaction that uses secrets does not end' USING ERRCODE = '55P03',
+          DETAIL = 'The update waits for it for a minute. Nothing has been changed.',
+          HINT = 'See who is idle in transaction in pg_stat_activity, then try again.';
+      END IF;
+      PERFORM pg_catalog.pg_sleep(0.1);
+    END;
+  END LOOP;
+END
+$locks$;
+
+-- pg_restore with several jobs loads tables in the order of their sizes, and these keys are there before the data:
+-- versions were refused. The functions see to what they saw to.
+ALTER TABLE meshhook_secrets.secret_versions DROP CONSTRAINT secret_versions_project_id_secret_id_fkey;
+ALTER TABLE meshhook_secrets.rotation_jobs DROP CONSTRAINT rotation_jobs_kek_id_fkey;
+
 -- What came belongs to the owner of the extension, whoever updates, and nobody has rights on it by default
 -- privileges. The rights of objects that were there before stay as the host has them.
 DO $after$

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::LazyLock;
 
 use crate::{Account, Cluster, KEY_A, Prefix, RootKey, config, run, scratch};
 
@@ -12,9 +11,17 @@ pub struct ClusterBuilder<'p> {
     settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
     root_key: RootKey,
-    primary: Option<&'p Cluster>,
-    prefix: Option<&'static Prefix>,
     extension: String,
+    prefix: Option<&'static Prefix>,
+    files: Files<'p>,
+}
+
+/// Where the data directory comes from.
+#[derive(Clone, Debug)]
+enum Files<'p> {
+    New,
+    Primary(&'p Cluster),
+    Backup(PathBuf),
 }
 
 impl<'p> ClusterBuilder<'p> {
@@ -23,9 +30,9 @@ impl<'p> ClusterBuilder<'p> {
             settings: vec![("shared_preload_libraries".into(), config::preload())],
             environment: Vec::new(),
             root_key: RootKey::File(KEY_A.into()),
-            primary: None,
-            prefix: None,
             extension: config::create_extension(),
+            prefix: None,
+            files: Files::New,
         }
     }
 
@@ -67,7 +74,13 @@ impl<'p> ClusterBuilder<'p> {
 
     /// Makes the server a hot standby of a running one, whose settings it takes over.
     pub fn standby_of(mut self, primary: &'p Cluster) -> Self {
-        self.primary = Some(primary);
+        self.files = Files::Primary(primary);
+        self
+    }
+
+    /// Copies the server's data directory, and with it its settings, from a backup.
+    pub fn backup(mut self, data: &Path) -> Self {
+        self.files = Files::Backup(data.to_owned());
         self
     }
 
@@ -87,36 +100,46 @@ impl<'p> ClusterBuilder<'p> {
     pub fn create(self) -> Cluster {
         let dir = scratch::new_dir();
         let data = dir.join("data");
-        match self.primary {
-            Some(primary) => {
+        let prefix = self.prefix.unwrap_or_else(|| Prefix::get());
+        match self.files {
+            Files::New => copy(template(prefix), &data),
+            Files::Primary(primary) => {
                 let mut backup = primary.command("pg_basebackup");
                 run(backup.args(["--write-recovery-conf", "--checkpoint=fast", "-D"]).arg(&data));
                 config::append(&data, &RootKey::UNSET);
             }
-            None => {
-                let mut copy = Command::new("cp");
-                copy.args(["-a", "--reflink=auto"]).arg(template()).arg(&data);
-                run(Account::of_server().run_as(&mut copy));
+            Files::Backup(backup) => {
+                copy(&backup, &data);
+                config::append(&data, &RootKey::UNSET);
             }
         }
         config::append(&data, &[("unix_socket_directories", config::text(&dir))]);
         config::append(&data, &self.settings);
         config::append(&data, self.root_key.place(&dir.join("root.key")).as_slice());
-        Cluster::new(dir, self.prefix.unwrap_or_else(Prefix::get), self.extension, self.environment)
+        Cluster::new(prefix, dir, self.extension, self.environment)
     }
 }
 
+fn copy(from: &Path, to: &Path) {
+    let mut copy = Command::new("cp");
+    copy.args(["-a", "--reflink=auto"]).arg(from).arg(to);
+    run(Account::of_server().run_as(&mut copy));
+}
+
 /// A pristine data directory to copy: `initdb` is slow.
-fn template() -> &'static Path {
-    static TEMPLATE: LazyLock<PathBuf> = LazyLock::new(|| {
+fn template(prefix: &Prefix) -> &Path {
+    prefix.template.get_or_init(|| {
         let data = scratch::new_dir();
-        run(Prefix::get()
+        // Servers of any version upgrade to each other: none has checksums, which is the older default.
+        let checksums = (prefix.major() >= 18).then_some("--no-data-checksums");
+        run(prefix
             .command("initdb", &data)
             .args(["--username=postgres", "--auth=trust", "--no-locale", "--encoding=UTF8"])
-            .args(["--no-sync", "--wal-segsize=1", "-D"])
+            .args(["--no-sync", "--wal-segsize=1"])
+            .args(checksums)
+            .arg("-D")
             .arg(&data));
         config::append(&data, config::COMMON);
         data
-    });
-    &TEMPLATE
+    })
 }

@@ -22,8 +22,8 @@ pub enum Shutdown {
 /// Stopped and removed when dropped.
 #[derive(Debug)]
 pub struct Cluster {
-    dir: PathBuf,
     prefix: &'static Prefix,
+    dir: PathBuf,
     pub(crate) extension: String,
     environment: Vec<(String, String)>,
     pub(crate) roles: OnceLock<()>,
@@ -43,14 +43,14 @@ impl Cluster {
     }
 
     pub(crate) fn new(
-        dir: PathBuf,
         prefix: &'static Prefix,
+        dir: PathBuf,
         extension: String,
         environment: Vec<(String, String)>,
     ) -> Self {
         Self {
-            dir,
             prefix,
+            dir,
             extension,
             environment,
             roles: OnceLock::new(),
@@ -68,6 +68,11 @@ impl Cluster {
     /// A new empty database, for `CREATE EXTENSION` or a restore.
     pub fn empty_database(&self) -> Database<'_> {
         Database::empty(self)
+    }
+
+    /// A database that came with the files of a backup.
+    pub fn restored_database(&self, name: &str) -> Database<'_> {
+        Database::named(self, name)
     }
 
     /// Connects; statements time out after a minute.

@@ -35,6 +35,10 @@ impl<'c> Database<'c> {
         Self { cluster, name }
     }
 
+    pub(crate) fn named(cluster: &'c Cluster, name: &str) -> Self {
+        Self { cluster, name: name.to_owned() }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use crate::{Account, run, scratch};
 
@@ -11,23 +11,34 @@ use crate::{Account, run, scratch};
 #[derive(Debug)]
 pub struct Prefix {
     bin: PathBuf,
+    pub(crate) template: OnceLock<PathBuf>,
 }
 
 impl Prefix {
     /// The installation, made or brought up to date at first use.
     pub fn get() -> &'static Self {
-        static PREFIX: LazyLock<Prefix> = LazyLock::new(|| {
-            let script = Prefix::repository().join("scripts/private-postgres");
-            Prefix { bin: run(&mut Command::new(script)).trim().into() }
-        });
+        static PREFIX: LazyLock<Prefix> = LazyLock::new(|| Prefix::private_postgres(|_| ()));
         &PREFIX
+    }
+
+    /// An older PostgreSQL, to upgrade from: the one that `OLD_PG_CONFIG` names, with what was built for it
+    /// in `OLD_TARGET_DIR`. Without these it is [`Prefix::get`]: `pg_upgrade` does the same then.
+    pub fn old() -> &'static Self {
+        static PREFIX: LazyLock<Option<Prefix>> = LazyLock::new(|| {
+            let pg_config = std::env::var("OLD_PG_CONFIG").ok()?;
+            let target = std::env::var("OLD_TARGET_DIR").expect("what was built for OLD_PG_CONFIG");
+            Some(Prefix::private_postgres(|script| {
+                script.envs([("PG_CONFIG", pg_config), ("CARGO_TARGET_DIR", target)]);
+            }))
+        });
+        PREFIX.as_ref().unwrap_or_else(|| Prefix::get())
     }
 
     /// An installation for one test alone, which may put other versions of the extension into it.
     pub fn own() -> &'static Self {
-        let script = Prefix::repository().join("scripts/private-postgres");
-        let bin = run(Command::new(script).arg(scratch::new_dir()));
-        Box::leak(Box::new(Prefix { bin: bin.trim().into() }))
+        Box::leak(Box::new(Prefix::private_postgres(|script| {
+            script.arg(scratch::new_dir());
+        })))
     }
 
     /// Installs the extension: from this source tree, or one of `scripts/released`.
@@ -102,5 +113,11 @@ impl Prefix {
 
     fn pg_config(&self, what: &str) -> String {
         run(Command::new(self.program("pg_config")).arg(what)).trim().to_owned()
+    }
+
+    fn private_postgres(adjust: impl FnOnce(&mut Command)) -> Self {
+        let mut script = Command::new(Prefix::repository().join("scripts/private-postgres"));
+        adjust(&mut script);
+        Self { bin: run(&mut script).trim().into(), template: OnceLock::new() }
     }
 }

@@ -7,10 +7,15 @@ const ROLES: &str = include_str!("world/roles.sql");
 const HOST: &str = include_str!("world/host.sql");
 const ATTACH: &str = include_str!("world/attach.sql");
 
-/// Makes the roles of the API, once per server. A restored dump needs them too.
+/// Makes the roles of the API, once per server. A restored dump needs them too; with a server's files
+/// they came along.
 pub fn create_roles(cluster: &Cluster) {
     cluster.roles.get_or_init(|| {
-        cluster.connect("postgres", "postgres").batch_execute(ROLES).expect("roles.sql is right");
+        let mut admin = cluster.connect("postgres", "postgres");
+        let one = "SELECT FROM pg_roles WHERE rolname = 'authenticator'";
+        if admin.query_opt(one, &[]).expect("superuser may").is_none() {
+            admin.batch_execute(ROLES).expect("roles.sql is right");
+        }
     });
 }
 
