@@ -189,6 +189,13 @@ impl Error {
             .hint("Connect to the primary, in a transaction that may write.")
     }
 
+    /// 25006: a write where a subscription keeps our tables.
+    pub fn subscribed() -> Self {
+        Error::new("25006", "cannot change secrets that a subscription keeps")
+            .detail("The tables of meshhook_secrets come from a publisher, which knows nothing of what is changed here.")
+            .hint("Connect to the publisher. DROP SUBSCRIPTION makes this database one of its own.")
+    }
+
     /// 55000: the library was not loaded at server start.
     pub fn not_preloaded() -> Self {
         Error::new("55000", "meshhook_secrets is not preloaded")

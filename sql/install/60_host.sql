@@ -82,6 +82,8 @@ BEGIN
     END IF;
   END LOOP;
 
+  -- Refuses where nothing can be written.
+  PERFORM meshhook_secrets.audit_record_setup('attach_projects', projects::text);
   INSERT INTO meshhook_secrets.settings (key, value)
   SELECT 'attach_projects', jsonb_build_object(
       'schema', n.nspname, 'table', c.relname, 'id_column', id_column,
@@ -113,7 +115,6 @@ BEGIN
   EXECUTE format('CREATE TRIGGER meshhook_secrets_renaming BEFORE UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION meshhook_secrets.host_project_changed(%L)', projects, id_column);
   EXECUTE format('CREATE TRIGGER meshhook_secrets_renamed AFTER UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION meshhook_secrets.host_project_changed(%L)', projects, id_column);
   EXECUTE format('CREATE TRIGGER meshhook_secrets_truncated AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION meshhook_secrets.host_project_changed(%L)', projects, id_column);
-  PERFORM meshhook_secrets.audit_record_setup('attach_projects', projects::text);
 END
 $function$;
 REVOKE ALL ON FUNCTION meshhook_secrets.attach_projects(regclass, name, name, regprocedure, regprocedure) FROM PUBLIC;
@@ -134,6 +135,9 @@ BEGIN
     RAISE EXCEPTION 'argument must not be null' USING ERRCODE = '22004',
       DETAIL = 'The arguments users_may_reveal and users_may_audit cannot be null.', HINT = 'Give true or false.';
   END IF;
+  -- Refuses where nothing can be written.
+  PERFORM meshhook_secrets.audit_record_setup('setup_supabase',
+    format('users_may_reveal => %s, users_may_audit => %s', users_may_reveal::text, users_may_audit::text));
   -- The audit writer makes partitions; not while rights are taken from all tables.
   LOCK TABLE ONLY meshhook_secrets.audit_log IN SHARE UPDATE EXCLUSIVE MODE;
   FOREACH role_name IN ARRAY ARRAY['anon', 'authenticated', 'service_role'] LOOP
@@ -208,8 +212,6 @@ BEGIN
       DETAIL = format('%s is a member of %s.', grants.rolname, grants.ours),
       HINT = 'Take it out of the role in between; nothing has been changed.';
   END LOOP;
-  PERFORM meshhook_secrets.audit_record_setup('setup_supabase',
-    format('users_may_reveal => %s, users_may_audit => %s', users_may_reveal::text, users_may_audit::text));
 END
 $function$;
 REVOKE ALL ON FUNCTION meshhook_secrets.setup_supabase(boolean, boolean) FROM PUBLIC;

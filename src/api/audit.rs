@@ -6,6 +6,7 @@ use crate::{
     pg::{
         call::{Answer, Call, datum},
         rows::Rows,
+        server,
     },
     service::audit::{
         Kind, note, prune, recorded,
@@ -126,6 +127,7 @@ fn prune_months(call: Call) -> Answer {
 fn record_setup(call: Call) -> Answer {
     let action: String = call.required(0, "action")?;
     let detail: String = call.required(1, "detail")?;
+    server::require_writable()?;
     note(&action, |event| event.detail(detail))?;
     Ok(None)
 }

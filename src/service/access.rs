@@ -5,8 +5,8 @@
 
 use crate::{
     error::{Error, Result},
-    pg::{session, spi::May, user},
-    store::{Uuid, binding, guard},
+    pg::{server, session, spi::May, user},
+    store::{Uuid, binding, guard, subscription},
 };
 
 /// The projects that the caller is a member of; the row-level security policies ask this.
@@ -74,6 +74,19 @@ pub fn require_own_change() -> Result<()> {
     Err(Error::new("42501", "tables of meshhook_secrets cannot be changed directly")
         .detail("Rows written past the functions would not authenticate.")
         .hint("Use the functions of the schema meshhook_secrets."))
+}
+
+/// 25006 where keys and secrets cannot be changed: on a standby, in a read-only transaction, and where a
+/// subscription keeps them. What was written beside that would get lost with the next change of the
+/// publisher's, or wrapped by a KEK that the publisher destroys, who knows nothing of it.
+pub fn require_writable() -> Result<()> {
+    server::require_writable()?;
+    if is_subscriber()? { Err(Error::subscribed()) } else { Ok(()) }
+}
+
+/// Whether keys and secrets of this database are a publisher's.
+pub fn is_subscriber() -> Result<bool> {
+    subscription::keeps_our_tables()
 }
 
 /// Who writes, for `created_by`: the user of the JWT as claimed, else the role.

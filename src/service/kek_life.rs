@@ -1,6 +1,6 @@
 //! Single steps in the life of a KEK, each checked against the state machine of the core.
 
-use super::{audit, keys, rotation};
+use super::{access, audit, keys, rotation};
 use crate::{
     error::{Error, Result},
     pg::{scan, scan::Sees, server},
@@ -51,7 +51,7 @@ pub fn destroy(kek_id: i32, confirm: &str, at: Timestamp) -> Result<Timestamp> {
             "A destruction is final after its wait: give the id once more as confirm, as text.",
         ));
     }
-    server::require_writable()?;
+    access::require_writable()?;
     let stored = locked(kek_id)?;
     if !keks::seize(kek_id)? {
         return Err(in_use(&stored, "is held by an open transaction"));
@@ -116,7 +116,7 @@ pub fn configure(auto_rotate_period: Option<i64>) -> Result<()> {
         return Err(Error::invalid("auto_rotate_period is shorter than an hour.")
             .hint("90 days is usual: meshhook_secrets.kek_configure('90 days')."));
     }
-    server::require_writable()?;
+    access::require_writable()?;
     jobs::set_auto_rotate_period(auto_rotate_period)?;
     board::wake_at_commit(server::database())
 }
@@ -158,7 +158,7 @@ fn step(kek_id: i32, next: KekStatus) -> Result<KekStatus> {
 
 /// The KEK with this id, which nobody else changes until the transaction ends.
 fn locked(kek_id: i32) -> Result<StoredKek> {
-    server::require_writable()?;
+    access::require_writable()?;
     scan::lock_against_writers("kek_storage")?;
     keks::find(kek_id, Sees::Latest)?.ok_or_else(no_such_kek)
 }

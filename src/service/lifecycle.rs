@@ -84,7 +84,7 @@ pub fn expire(
 
 fn locked(project: &Uuid, name: &str, event: &mut Event) -> Result<Secret> {
     let name = SecretName::parse(name)?;
-    server::require_writable()?;
+    access::require_writable()?;
     match secrets::find_for_update(project, name.as_str())? {
         Some(secret) => {
             event.secret(&secret.id, secret.current_version);

@@ -1,9 +1,9 @@
 //! After a compromise: new data keys, and every value sealed anew.
 
-use super::{keys, reveal, write};
+use super::{access, keys, reveal, write};
 use crate::{
     error::{Error, Result},
-    pg::{scan::Sees, server},
+    pg::scan::Sees,
     store::{Uuid, data_keys, secrets, versions},
 };
 use meshhook_secrets_core::{
@@ -14,7 +14,7 @@ use meshhook_secrets_core::{
 
 /// Makes a new data key for a project.
 pub fn rotate_dek(project: &Uuid) -> Result<i32> {
-    server::require_writable()?;
+    access::require_writable()?;
     let stored = keys::locked(project)?;
     for key in stored.iter().filter(|key| key.status == DekStatus::Active.as_str()) {
         let mut identity = keys::identity(project, key)?;
@@ -41,7 +41,7 @@ pub fn rotate_dek(project: &Uuid) -> Result<i32> {
 
 /// Seals everything of a project anew with its active data key; the number of versions.
 pub fn project(project: &Uuid) -> Result<i64> {
-    server::require_writable()?;
+    access::require_writable()?;
     // Secrets first, then data keys: the order in which writers take them. Once the data keys are ours,
     // nobody is writing, and what was written meanwhile is seen by the second look.
     secrets::all_for_update(project)?;

@@ -1,6 +1,6 @@
 //! Rotation of the root key: every KEK and audit key is wrapped anew, in one transaction.
 
-use super::{audit, keys};
+use super::{access, audit, keys};
 use crate::{
     error::{Error, Result},
     pg::{raise, scan, scan::Sees, server},
@@ -24,7 +24,8 @@ pub struct Verified {
     pub problem: Option<String>,
 }
 
-/// Wraps every KEK with the current root key, and checks each.
+/// Wraps every KEK with the current root key, and checks each. On a subscriber the publisher has done that, and
+/// only the audit keys are its own.
 pub fn rotate() -> Result<Vec<Moved>> {
     server::require_writable()?;
     keyring::require_open()?;
@@ -36,6 +37,7 @@ pub fn rotate() -> Result<Vec<Moved>> {
         if stored.encrypted.is_none() || stored.root_key_id == current {
             continue;
         }
+        access::require_writable()?;
         let status: KekStatus = stored.status.parse()?;
         let kek = keys::unwrap_kek_anew(&stored)?;
         let (root_key_id, encrypted) = keys::wrap_kek(stored.kek_id, status, &kek)?;

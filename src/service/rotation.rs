@@ -2,7 +2,7 @@
 //! batches, each a transaction of its own, by the background worker or by hand. The tables alone say
 //! what is left to do, so that whoever comes after a crash goes on where it stopped.
 
-use super::{audit, keys};
+use super::{access, audit, keys};
 use crate::{
     error::{Error, Result},
     pg::{raise, scan, scan::Sees, server},
@@ -44,7 +44,7 @@ pub struct Position {
 
 /// Makes a KEK that waits for the next rotation.
 pub fn generate() -> Result<i32> {
-    server::require_writable()?;
+    access::require_writable()?;
     scan::lock_against_writers("kek_storage")?;
     let kek_id = next_kek_id()?;
     keys::make_kek(kek_id, KekStatus::Pending)?;
@@ -53,7 +53,7 @@ pub fn generate() -> Result<i32> {
 
 /// Makes another KEK active. While a rotation runs, that one is the answer.
 pub fn rotate(reason: Option<String>, started_by: String) -> Result<Rotation> {
-    server::require_writable()?;
+    access::require_writable()?;
     // Two callers at the same moment queue here, and the second finds the first one's rotation.
     scan::lock_against_writers("kek_storage")?;
     let former = keys::active_kek()?;
@@ -107,7 +107,7 @@ pub fn rotate(reason: Option<String>, started_by: String) -> Result<Rotation> {
 /// Rewraps up to `limit` data keys with the active KEK, from `position` on. When all have been looked
 /// at, retires the KEKs that nothing needs any more, and finishes the rotation if nothing is left.
 pub fn rewrap(limit: i64, position: &mut Position) -> Result<Batch> {
-    server::require_writable()?;
+    access::require_writable()?;
     keyring::require_open()?;
     let mut batch = Batch::default();
     let mut broken = None;

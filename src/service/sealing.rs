@@ -26,7 +26,7 @@ pub fn seal(project: Option<&Uuid>) -> Result<()> {
             Ok(())
         }
         Some(project) => {
-            server::require_writable()?;
+            access::require_writable()?;
             keys::set_project_sealed(project, true)
         }
     }
@@ -35,7 +35,7 @@ pub fn seal(project: Option<&Uuid>) -> Result<()> {
 /// Fetches the root key anew and waits for it, or enables the data keys of one project.
 pub fn unseal(project: Option<&Uuid>) -> Result<()> {
     if let Some(project) = project {
-        server::require_writable()?;
+        access::require_writable()?;
         return keys::set_project_sealed(project, false);
     }
     let asked = keyring::ask()?;

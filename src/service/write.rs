@@ -52,7 +52,7 @@ pub fn put(project: &Uuid, name: &str, value: &[u8], options: &Options) -> Resul
             "Give a time in the future; meshhook_secrets.secret_expire ends a secret at once.",
         ));
     }
-    server::require_writable()?;
+    access::require_writable()?;
     // Each turn either finds the secret or makes it; another turn means that another transaction
     // made it, or removed it, in between.
     for _ in 0..5 {
@@ -72,7 +72,7 @@ pub fn put(project: &Uuid, name: &str, value: &[u8], options: &Options) -> Resul
 /// Stores the value of an earlier version as a new one.
 pub fn rollback(project: &Uuid, name: &str, version: i32, cas: Option<i32>) -> Result<Written> {
     let name = SecretName::parse(name)?;
-    server::require_writable()?;
+    access::require_writable()?;
     let Some(secret) = secrets::find_for_update(project, name.as_str())? else {
         access::require_member(project)?;
         return Err(Error::no_such_secret());

@@ -16,6 +16,7 @@ pub mod jobs;
 pub mod keks;
 pub mod secrets;
 pub mod settings;
+pub mod subscription;
 pub mod versions;
 
 /// A UUID as PostgreSQL stores it.

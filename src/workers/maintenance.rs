@@ -10,6 +10,7 @@ use crate::{
     gucs,
     pg::{catalog, raise::Thrown, scan, server, session},
     service::{
+        access,
         audit::{Kind, recorded},
         kek_life, rotation,
     },
@@ -56,6 +57,9 @@ unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
 /// The shortest pause between two visits without a failure, in microseconds.
 const PAUSE: i64 = 5_000_000;
 
+/// How often a worker looks whether a subscription still keeps the keys, in microseconds.
+const SUBSCRIBED: i64 = 60_000_000;
+
 /// Does all there is to do. Only an error of PostgreSQL's comes out.
 fn run(database: u32, first: bool) -> Result<()> {
     let posted = board::posted(database);
@@ -70,6 +74,11 @@ fn run(database: u32, first: bool) -> Result<()> {
     }
     if keyring::status()?.sealed {
         // Nothing can be done without keys; the launcher comes back by and by.
+        return Ok(());
+    }
+    if transaction("looking for work", access::is_subscriber)? {
+        // The publisher's workers do it. Nobody tells us when the subscription is dropped.
+        board::done(database, posted, Some(server::now() + SUBSCRIBED));
         return Ok(());
     }
     let done = transaction("looking for work", start_due)

@@ -7,7 +7,9 @@ use std::sync::{LazyLock, OnceLock};
 
 use postgres::{Client, Config, NoTls};
 
-use crate::{ClusterBuilder, Database, Prefix, config, root_key, run, scratch, traces};
+use crate::{
+    ClusterBuilder, Database, Prefix, config, eventually, process, root_key, run, scratch, traces,
+};
 
 /// How a server is told to stop.
 #[derive(Clone, Copy, Debug)]
@@ -141,6 +143,52 @@ impl Cluster {
     /// Makes a standby the primary.
     pub fn promote(&self) {
         run(&mut self.pg_ctl("promote"));
+    }
+
+    /// Waits until this standby, or standby of a standby, shows what the primary shows now.
+    pub fn catch_up(&self, primary: &Cluster) {
+        // What is committed is flushed.
+        let now = "SELECT pg_catalog.pg_current_wal_flush_lsn()::text";
+        let mut primary = primary.connect("postgres", "postgres");
+        let now: String = primary.query_one(now, &[]).expect("it is the primary").get(0);
+        let mut standby = self.connect("postgres", "postgres");
+        let there = "SELECT pg_catalog.pg_last_wal_replay_lsn() >= $1::text::pg_lsn";
+        eventually("the standby has caught up", || {
+            standby.query_one(there, &[&now]).expect("it is a standby").get(0)
+        });
+    }
+
+    /// Kills all processes of the server at once, as a power failure does.
+    pub fn kill(&self) {
+        let postmaster = self.postmaster_pid();
+        let processes: Vec<i32> =
+            std::iter::once(postmaster).chain(process::children(postmaster)).collect();
+        // One that is gone by itself meanwhile is no failure.
+        let list: Vec<String> = processes.iter().map(i32::to_string).collect();
+        let mut kill = Command::new("sh");
+        let _ = kill.arg("-c").arg(format!("kill -s KILL {}", list.join(" "))).output();
+        eventually("all processes are gone", || {
+            processes.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+        });
+    }
+
+    /// Makes this former primary, which must not run, a standby of the one that was promoted.
+    pub fn rewind(&self, source: &Cluster) {
+        let connection =
+            format!("host={} user=postgres dbname=postgres", config::text(&source.dir));
+        // Until its first checkpoint, pg_rewind of PostgreSQL 15 takes the source for what it was before.
+        let mut superuser = source.connect("postgres", "postgres");
+        superuser.batch_execute("CHECKPOINT").expect("superuser may");
+        let mut rewind = self.command("pg_rewind");
+        rewind.arg("--target-pgdata").arg(self.data_dir()).args(["--source-server", &connection]);
+        run(rewind.arg("--write-recovery-conf"));
+        // The source's configuration came along.
+        let key = config::text(&self.root_key_path());
+        let own = [
+            ("unix_socket_directories", config::text(&self.dir)),
+            ("meshhook_secrets.root_key_file", key),
+        ];
+        config::append(&self.data_dir(), &own);
     }
 
     /// The process id of the running server.

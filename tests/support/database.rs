@@ -13,6 +13,8 @@ use crate::{Cluster, world};
 pub struct Database<'c> {
     cluster: &'c Cluster,
     name: String,
+    /// It is there by replication, and goes when the original does.
+    is_copy: bool,
 }
 
 impl<'c> Database<'c> {
@@ -32,7 +34,12 @@ impl<'c> Database<'c> {
             .connect("postgres", "postgres")
             .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
             .expect("a new name");
-        Self { cluster, name }
+        Self { cluster, name, is_copy: false }
+    }
+
+    /// What replication makes of it on another server.
+    pub fn on<'o>(&self, cluster: &'o Cluster) -> Database<'o> {
+        Database { cluster, name: self.name.clone(), is_copy: true }
     }
 
     pub(crate) fn named(cluster: &'c Cluster, name: &str) -> Self {
@@ -117,7 +124,12 @@ impl<'c> Database<'c> {
 
 impl Drop for Database<'_> {
     fn drop(&mut self) {
+        if self.is_copy {
+            return;
+        }
         if let Ok(mut client) = self.cluster.try_connect("postgres", "postgres") {
+            // A synchronous standby may be gone for good.
+            let _ = client.batch_execute("SET synchronous_commit = local");
             let _ = client.batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name));
         }
     }

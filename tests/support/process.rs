@@ -40,13 +40,20 @@ pub fn processes() -> Vec<(i32, String)> {
 
 /// The server process whose title starts with this. `pg_stat_activity` does not show all of them.
 pub fn server_process(postmaster: i32, title: &str) -> Option<i32> {
-    let parent = format!("PPid:\t{postmaster}\n");
-    let is_ours = |pid: i32| {
-        fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|it| it.contains(&parent))
-    };
     let title = format!("postgres: {title}");
     let mut found = processes().into_iter().filter(|(_, line)| line.starts_with(&title));
-    found.find(|(pid, _)| is_ours(*pid)).map(|(pid, _)| pid)
+    found.find(|(pid, _)| is_child(*pid, postmaster)).map(|(pid, _)| pid)
+}
+
+/// All processes of a server but the postmaster.
+pub(crate) fn children(postmaster: i32) -> Vec<i32> {
+    let pids = processes().into_iter().map(|(pid, _)| pid);
+    pids.filter(|pid| is_child(*pid, postmaster)).collect()
+}
+
+fn is_child(pid: i32, parent: i32) -> bool {
+    let parent = format!("PPid:\t{parent}\n");
+    fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|it| it.contains(&parent))
 }
 
 /// The server process behind a connection.

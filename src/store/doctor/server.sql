@@ -26,7 +26,7 @@ SELECT 'warning', 'unencrypted_connections', format('The server listens on %s wi
     SELECT FROM regexp_split_to_table(current_setting('listen_addresses'), ',') a
     WHERE trim(a) NOT IN ('', 'localhost', '127.0.0.1', '::1'))
 UNION ALL
-SELECT 'warning', 'publication', format('Publication %I carries our tables: names and sealed values, which are of no use elsewhere.', p.pubname),
+SELECT 'warning', 'publication', format('Publication %I carries our tables: names and sealed values, which only a server with the same root key can open.', p.pubname),
        format('DROP PUBLICATION %I;', p.pubname) || coalesce(format(E'\nCREATE PUBLICATION %I FOR TABLE ', p.pubname) ||
          (SELECT string_agg(format('%I.%I', t.schemaname, t.tablename), ', ') || ';' FROM pg_publication_tables t
           WHERE t.pubname = p.pubname AND t.schemaname <> 'meshhook_secrets'), ''), p.oid
@@ -70,6 +70,10 @@ UNION ALL
 SELECT 'info', 'standby', 'This server is a standby: what depends on writing is checked on the primary only.',
        '-- Run meshhook_secrets.doctor() on the primary too.', NULL
   WHERE pg_is_in_recovery()
+UNION ALL
+SELECT 'info', 'subscription', 'A subscription keeps keys and secrets of this database: they are changed, and rotated, on the publisher only.',
+       '-- Run meshhook_secrets.doctor() on the publisher too.', NULL
+  WHERE EXISTS (SELECT FROM pg_subscription_rel s JOIN pg_class c ON c.oid = s.srrelid WHERE c.relnamespace = 'meshhook_secrets'::regnamespace)
 UNION ALL
 SELECT 'info', 'backup', 'Whether there are backups, and whether they can be restored, cannot be seen from here. A backup of the database holds every secret, sealed, and is worth nothing without the root key.',
        '-- Keep the root key, with its previous lines as long as backups from their time are kept, in another place than the backups, and restore one now and then.', NULL
