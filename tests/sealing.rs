@@ -224,6 +224,29 @@ fn unseal_opens_at_once_when_the_source_is_fixed_and_says_why_when_not() {
 }
 
 #[test]
+fn reload_that_comes_while_the_worker_is_away_is_not_missed() {
+    let cluster = Cluster::builder().start();
+    let db = cluster.database();
+    let mut superuser = db.superuser();
+    for sealed in [true, false] {
+        let before = worker(&cluster).expect("it runs");
+        match sealed {
+            true => fs::remove_file(cluster.root_key_path()).unwrap(),
+            false => cluster.write_root_key(KEY_A),
+        }
+        // For a second it is not started again.
+        signal(before, "TERM");
+        eventually("the worker is gone", || worker(&cluster) != Some(before));
+        cluster.reload();
+        let asked = "SELECT sealed FROM meshhook_secrets.seal_status()";
+        eventually("the source was read", || {
+            superuser.query_one(asked, &[]).unwrap().get::<_, bool>(0) == sealed
+        });
+        eventually("the worker is back", || worker(&cluster).is_some());
+    }
+}
+
+#[test]
 fn reload_with_repaired_setting_does_not_wait_for_a_command_that_still_hangs() {
     let cluster = Cluster::builder().setting("meshhook_secrets.root_key_timeout", "60s").start();
     let vault = Vault::new(&cluster);

@@ -105,6 +105,12 @@ pub fn now() -> i64 {
     unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
+/// When this process, or the postmaster before it started this process, last read the settings anew.
+pub fn reloaded() -> i64 {
+    // SAFETY: reads process state.
+    unsafe { pg_sys::PgReloadTime }
+}
+
 /// Waits, and lets a cancelled query or a shutdown through.
 pub fn pause(milliseconds: i64) {
     // SAFETY: the standard wait of a backend; an interrupt raises an ERROR through pgrx's guard.
