@@ -133,7 +133,7 @@ const PATIENCE_MS: i64 = 5_000;
 
 /// Returns once the keyring is open; PT503 with cause and remedy if it is sealed.
 pub fn require_open() -> Result<()> {
-    let started = crate::pg::server::now();
+    let started = crate::pg::server::uptime();
     loop {
         match read(|state, _| (state.phase, state.cause, state.remedy))? {
             (Phase::Open, ..) => return Ok(()),
@@ -141,7 +141,7 @@ pub fn require_open() -> Result<()> {
                 return Err(Error::sealed(cause.get(), remedy.get()));
             }
             (Phase::Loading, ..) => {
-                if crate::pg::server::now() - started > PATIENCE_MS * 1000 {
+                if crate::pg::server::uptime() - started > PATIENCE_MS * 1000 {
                     return Err(Error::sealed(
                         "The root key is still being fetched.",
                         "Try again in a moment; if it lasts, look at meshhook_secrets.root_key_command and the server log.",
