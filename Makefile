@@ -12,7 +12,7 @@ WITH_PG = PG_CONFIG="$(PG_CONFIG)" PGRX_PG_CONFIG_PATH="$(PG_CONFIG)"
 TESTS = -p meshhook_secrets_core -p meshhook_secrets_tests
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build install package test lint fmt test-core test-blackbox test-web demo demo-stop web bench bench-audit bench-rotation clean
+.PHONY: help deps build install package test lint fmt test-core test-blackbox test-web soak demo demo-stop web bench bench-audit bench-rotation clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,8 +45,13 @@ test-core: deps ## the pure core: no server, seconds
 	cargo test -p meshhook_secrets_core
 
 test-blackbox: build ## real servers, real clients; T=name runs only tests of this name
-	@scripts/install-deps gdb openssl pg_cron pgaudit plpgsql_check
+	@scripts/install-deps gdb openssl pg_cron pgaudit plpgsql_check faketime
 	$(WITH_PG) cargo test -p meshhook_secrets_tests $(T)
+
+soak: build ## random calls and faults beside a model, one seed after the other, for MINUTES=20
+	@scripts/install-deps faketime
+	CHAOS_MINUTES=$(or $(MINUTES),20) CHAOS_STEPS=$(or $(STEPS),900) $(WITH_PG) \
+	    cargo test -p meshhook_secrets_tests --test chaos -- --nocapture a_random_seed a_clock_that_jumps
 
 test-web: build ## the examples: supabase-js, edge functions, the web page in Chromium; T=file runs only that one
 	@[ -n "$$CHROMIUM" ] || scripts/install-deps chromium

@@ -11,7 +11,7 @@ use crate::operations::{Op, Place};
 use crate::steps::MARK;
 use crate::world::{Cut, World};
 
-/// What no server log may hold. `%` in the second place: unless we killed that process.
+/// What no server log may hold.
 const BAD_LINES: [&str; 14] = [
     "PANIC:",
     "TRAP:",
@@ -59,13 +59,14 @@ impl World<'_> {
                     let (at, version, bytes) = (at.clone(), Some(version), true);
                     self.perform(service, &Op::Get { at, version, bytes, purpose: None })?;
                 }
-                // Members read it, all others are refused.
+            }
+            // Members read, all others are refused.
+            if let Some(name) = self.some_name(project) {
+                let at = Place { project, name };
                 for who in 0..self.sessions.len() {
                     let (at, version, bytes) = (at.clone(), None, true);
                     let get = Op::Get { at, version, bytes, purpose: Some("check") };
-                    if self.sessions[who].caller != Caller::Service {
-                        self.perform(who, &get)?;
-                    }
+                    self.perform(who, &get)?;
                 }
             }
         }
@@ -88,6 +89,11 @@ impl World<'_> {
             self.diverged(&format!("secrets, stray keys, keys of destroyed KEKs: {found:?}"));
         }
         Ok(())
+    }
+
+    fn some_name(&mut self, project: Uuid) -> Option<String> {
+        let names: Vec<String> = self.state.of_project(project).map(|it| it.0.to_owned()).collect();
+        if names.is_empty() { None } else { Some(self.random.of(&names).clone()) }
     }
 
     /// The end: what the log says, what the files hold, and that nothing of us is left.

@@ -25,7 +25,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use callers::{AUDITOR, Caller, KEK_ADMIN, WITNESS};
 use clock::Clock;
 use faults::{FAULTS, Fault};
-use support::{Cluster, audit::make_role};
+use support::audit::{make_role, writer_pid};
+use support::{Cluster, eventually, expect_error, signal};
 use uuid::Uuid;
 use world::World;
 
@@ -61,6 +62,56 @@ fn a_clock_that_jumps() {
             return;
         }
     }
+}
+
+/// What is only waited for does not go by the clock: else a clock that is set back by hours would have
+/// everybody wait for hours.
+#[test]
+fn a_clock_that_is_set_back_keeps_nobody_waiting() {
+    let (cluster, mut clock) = start(true);
+    let owner = Uuid::from_u128(1);
+    let db = cluster.database();
+    let project = db.project(owner);
+    let put = "SELECT meshhook_secrets.secret_put($1, 'TOKEN', 'value')";
+    let get = "SELECT meshhook_secrets.secret_get($1, 'TOKEN')";
+    clock.jump(7200);
+    let mut service = db.service();
+    service.query(put, &[&project]).expect("service_role may");
+    service.query(get, &[&project]).expect("service_role may");
+
+    // Who waits for a record.
+    let patience = "ALTER SYSTEM SET meshhook_secrets.audit_timeout = '3s'";
+    db.superuser().batch_execute(patience).expect("superuser may");
+    cluster.reload();
+    let mut superuser = db.superuser();
+    eventually("the setting counts", || {
+        let shown = superuser.query_one("SHOW meshhook_secrets.audit_timeout", &[]);
+        shown.expect("anybody may").get::<_, &str>(0) == "3s"
+    });
+    let writer = writer_pid(&db);
+    signal(writer, "STOP");
+    let refused = std::thread::scope(|scope| {
+        let mut service = db.service();
+        let reveal = scope.spawn(move || service.query(get, &[&project]));
+        eventually("it waits", || {
+            let waiting = "SELECT FROM pg_stat_activity
+                WHERE wait_event = 'Extension' AND query LIKE '%secret_get($1%'";
+            !superuser.query(waiting, &[]).expect("superuser may").is_empty()
+        });
+        clock.jump(-7200);
+        reveal.join().expect("it ends")
+    });
+    signal(writer, "CONT");
+    expect_error(refused, "PT503");
+
+    // Who wants the database, where the writer lingers.
+    service.query(get, &[&project]).expect("service_role may");
+    clock.jump(7200);
+    service.query(get, &[&project]).expect("service_role may");
+    clock.jump(-7200);
+    drop((service, superuser));
+    let drop = format!("DROP DATABASE {}", db.name());
+    cluster.connect("postgres", "postgres").batch_execute(&drop).expect("nobody stays in it");
 }
 
 fn live(seed: u64, steps: usize, clock_jumps: bool) {

@@ -5,7 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::callers::Caller;
-use crate::model::Micros;
+use crate::model::{Effect, Micros};
 use crate::operations::{Bytes, Op, Options, Place, Step};
 use crate::unanswered::Unanswered;
 use crate::world::{Cut, World, was_cut};
@@ -66,6 +66,20 @@ impl World<'_> {
     }
 
     fn place(&mut self) -> Place {
+        // Where somebody's transaction is at work, so that others meet it.
+        let open = self.sessions.iter().filter_map(|session| session.transaction.as_ref());
+        let touched: Vec<Place> = open
+            .flat_map(|transaction| &transaction.effects)
+            .filter_map(|effect| match effect {
+                Effect::Secret((project, name), _) => {
+                    Some(Place { project: *project, name: name.clone() })
+                }
+                _ => None,
+            })
+            .collect();
+        if !touched.is_empty() && self.random.percent(20) {
+            return self.random.of(&touched).clone();
+        }
         let name = if self.random.percent(2) { "9 lives" } else { self.random.of(&NAMES) };
         Place { project: self.project(), name: name.to_owned() }
     }
