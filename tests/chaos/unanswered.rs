@@ -91,15 +91,14 @@ impl World<'_> {
         let actual = self.look(&key);
         let not_done = self.is_so(&self.state, &key, actual.as_ref());
         let answer = actual.as_ref().map_or(Answer::Nothing, |actual| answer(op, actual));
-        let outcome = Ok(answer);
-        if let Ok(effects) = question.judge(op, &outcome) {
+        if let Ok(effects) = question.judge(op, &Ok(answer.clone())) {
             let after = self.state.with(&effects);
             let newest = self.data_key(place.project).0;
             let same_key =
                 after.projects.get(&place.project).is_none_or(|it| it.data_key == newest);
             if !effects.is_empty() && self.is_so(&after, &key, actual.as_ref()) && same_key {
                 self.history.note(String::from("the call without an answer was done"));
-                let records = records(op, question.caller, question.view, &outcome.expect("made"));
+                let records = records(op, question.caller, question.view, &answer);
                 self.ledger.succeeded(request, records);
                 self.state = after;
                 return;
