@@ -14,7 +14,7 @@ TESTS = -p meshhook_secrets_core -p meshhook_secrets_tests
 EXTENSIONS = pg_cron pgaudit plpgsql_check
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build install package deb dist licences test test-deb lint fmt test-core test-blackbox test-pg-upgrade test-web test-matrix demo demo-stop web bench bench-audit bench-rotation clean
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*## .*/\1/p' Makefile) # all that are described
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,7 +56,7 @@ test-core: deps ## the pure core: no server, seconds
 	cargo test -p meshhook_secrets_core
 
 test-blackbox: build ## real servers, real clients; T=name runs only tests of this name
-	@scripts/install-deps gdb openssl $(EXTENSIONS)
+	@scripts/install-deps gdb openssl faketime $(EXTENSIONS)
 	@$(WITH_PG) scripts/released 0.1.0 >/dev/null || [ $$? -eq 3 ] # without the history, its tests say so
 	$(WITH_PG) cargo test -p meshhook_secrets_tests $(T)
 
@@ -67,6 +67,11 @@ test-pg-upgrade: build ## pg_upgrade from an older PostgreSQL, OLD_PG_CONFIG=/pa
 	CARGO_TARGET_DIR="$(OLD_TARGET_DIR)" $(MAKE) build PG_CONFIG="$(OLD_PG_CONFIG)"
 	$(WITH_PG) OLD_PG_CONFIG="$(OLD_PG_CONFIG)" OLD_TARGET_DIR="$(OLD_TARGET_DIR)" \
 	    cargo test -p meshhook_secrets_tests --test pg_upgrade $(T)
+
+soak: build ## random calls and faults beside a model, one seed after the other, for MINUTES=20
+	@scripts/install-deps faketime
+	CHAOS_MINUTES=$(or $(MINUTES),20) CHAOS_STEPS=$(or $(STEPS),900) $(WITH_PG) \
+	    cargo test -p meshhook_secrets_tests --test chaos -- --nocapture a_random_seed a_clock_that_jumps
 
 test-web: build ## the examples: supabase-js, edge functions, the web page in Chromium; T=file runs only that one
 	@[ -n "$$CHROMIUM" ] || scripts/install-deps chromium

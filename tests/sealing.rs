@@ -224,6 +224,55 @@ fn unseal_opens_at_once_when_the_source_is_fixed_and_says_why_when_not() {
 }
 
 #[test]
+fn another_root_key_adds_nothing_to_the_data_of_the_right_one() {
+    let cluster = Cluster::builder().start();
+    let db = cluster.database();
+    let (written, empty) = (db.project(Uuid::new_v4()), db.project(Uuid::new_v4()));
+    let mut superuser = db.superuser();
+    superuser.query("SELECT meshhook_secrets.secret_put($1, 'TOKEN', 'x')", &[&written]).unwrap();
+    cluster.write_root_key(KEY_B);
+    cluster.reload();
+    eventually("the other key is loaded", || {
+        let missing = "SELECT FROM meshhook_secrets.root_key_status() WHERE NOT is_loaded";
+        !superuser.query(missing, &[]).unwrap().is_empty()
+    });
+    let generate = superuser.query("SELECT meshhook_secrets.kek_generate()", &[]);
+    expect_error(generate, "PT503").detail(FINGERPRINT_A).hint(FINGERPRINT_A);
+    let count = "SELECT count(*) FROM meshhook_secrets.kek_storage";
+    assert_eq!(superuser.query_one(count, &[]).unwrap().get::<_, i64>(0), 1);
+    // Nor can a project without secrets get its first one.
+    for project in [written, empty] {
+        let sealed = "SELECT sealed FROM meshhook_secrets.project_seal_status($1)";
+        assert!(superuser.query_one(sealed, &[&project]).unwrap().get::<_, bool>(0));
+        let put = "SELECT meshhook_secrets.secret_put($1, 'OTHER', 'x')";
+        expect_error(superuser.query(put, &[&project]), "PT503");
+    }
+}
+
+#[test]
+fn reload_that_comes_while_the_worker_is_away_is_not_missed() {
+    let cluster = Cluster::builder().start();
+    let db = cluster.database();
+    let mut superuser = db.superuser();
+    for sealed in [true, false] {
+        let before = worker(&cluster).expect("it runs");
+        match sealed {
+            true => fs::remove_file(cluster.root_key_path()).unwrap(),
+            false => cluster.write_root_key(KEY_A),
+        }
+        // For a second it is not started again.
+        signal(before, "TERM");
+        eventually("the worker is gone", || worker(&cluster) != Some(before));
+        cluster.reload();
+        let asked = "SELECT sealed FROM meshhook_secrets.seal_status()";
+        eventually("the source was read", || {
+            superuser.query_one(asked, &[]).unwrap().get::<_, bool>(0) == sealed
+        });
+        eventually("the worker is back", || worker(&cluster).is_some());
+    }
+}
+
+#[test]
 fn reload_with_repaired_setting_does_not_wait_for_a_command_that_still_hangs() {
     let cluster = Cluster::builder().setting("meshhook_secrets.root_key_timeout", "60s").start();
     let vault = Vault::new(&cluster);

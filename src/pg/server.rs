@@ -115,6 +115,21 @@ pub fn now() -> i64 {
     unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
+/// A clock that nobody can set, in microseconds since the host started; the same in every process. For
+/// everything that is only waited for.
+pub fn uptime() -> i64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: reads the clock into a place of our own; every Linux has this one.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec * 1_000_000 + time.tv_nsec / 1000
+}
+
+/// When this process, or the postmaster before it started this process, last read the settings anew.
+pub fn reloaded() -> i64 {
+    // SAFETY: reads process state.
+    unsafe { pg_sys::PgReloadTime }
+}
+
 /// Waits, and lets a cancelled query or a shutdown through.
 pub fn pause(milliseconds: i64) {
     // SAFETY: the standard wait of a backend; an interrupt raises an ERROR through pgrx's guard.

@@ -61,11 +61,13 @@ pub fn dek_to_seal(project: &Uuid) -> Result<VersionedDek> {
 /// meet.
 pub fn why_sealed(project: &Uuid) -> Result<Option<Box<Refusal>>> {
     let usable = keyring::require_open().and_then(|()| match active_dek(project)? {
-        // Its first secret will need an active KEK.
-        None if active_kek()?.is_none() && !keks::all(Sees::Latest)?.is_empty() => {
-            Err(no_active_kek())
-        }
-        _ => Ok(()),
+        Some(_) => Ok(()),
+        // Its first secret will need an active KEK, unless it is the very first of all.
+        None => match active_kek()? {
+            Some(active) => unwrap_kek(&active).map(|_| ()),
+            None if keks::all(Sees::Latest)?.is_empty() => Ok(()),
+            None => Err(no_active_kek()),
+        },
     });
     match usable {
         Ok(()) => Ok(None),
@@ -239,10 +241,27 @@ pub fn active_kek() -> Result<Option<StoredKek>> {
 
 /// Makes a KEK under the current root key.
 pub fn make_kek(kek_id: i32, status: KekStatus) -> Result<Kek> {
+    require_known_root_key()?;
     let kek = Kek::generate()?;
     let (root_key_id, encrypted) = wrap_kek(kek_id, status, &kek)?;
     keks::insert(kek_id, &encrypted, &root_key_id, status.as_str())?;
     Ok(kek)
+}
+
+/// PT503 if the loaded root keys are others than those of the KEKs that there are: nothing is to be mixed
+/// into data of another root key.
+fn require_known_root_key() -> Result<()> {
+    let loaded = keyring::root_ids()?;
+    let mut stored = keks::all(Sees::Latest)?;
+    stored.retain(|kek| kek.encrypted.is_some());
+    match stored.first() {
+        Some(first) if stored.iter().all(|kek| !loaded.contains(&kek.root_key_id)) => Err(missing(
+            &format!("KEK {} of this database", first.kek_id),
+            &first.root_key_id,
+            &loaded,
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Wraps a KEK with the current root key: the root key's fingerprint and the envelope.

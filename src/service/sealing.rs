@@ -40,9 +40,9 @@ pub fn unseal(project: Option<&Uuid>) -> Result<()> {
     }
     let asked = keyring::ask()?;
     let patience = gucs::root_key_timeout().as_micros() as i64 + 5_000_000;
-    let started = server::now();
+    let started = server::uptime();
     while !keyring::is_answered(asked)? {
-        if server::now() - started > patience {
+        if server::uptime() - started > patience {
             return Err(Error::sealed(
                 "The root key worker does not answer.",
                 "Look at the server log, and whether the server has a process titled \"meshhook_secrets root key\".",

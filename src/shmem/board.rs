@@ -127,18 +127,25 @@ pub fn clear(database: u32) {
     }
 }
 
-/// The database whose time comes first, and when.
-pub fn next() -> Option<(u32, i64)> {
+/// The longest pause after failures.
+const LAST: i64 = 60_000_000;
+
+/// The database whose time comes first, and when. Where it is to be tried again, a clock that was set back
+/// does not put that off.
+pub fn next(now: i64) -> Option<(u32, i64)> {
     let board = BOARD.share();
     let used = board.entries.iter().filter(|entry| entry.database != 0);
-    used.map(|entry| (entry.database, entry.due)).min_by_key(|(_, due)| *due)
+    let due = |entry: &Entry| match entry.failures {
+        0 => entry.due,
+        _ => entry.due.min(now + LAST),
+    };
+    used.map(|entry| (entry.database, due(entry))).min_by_key(|(_, due)| *due)
 }
 
 /// A worker is being started for the database: unless it says something else, it is tried again, later
 /// each time.
 pub fn take(database: u32, now: i64) {
     const FIRST: i64 = 1_000_000;
-    const LAST: i64 = 60_000_000;
     let mut board = BOARD.exclusive();
     if let Some(entry) = board.entries.iter_mut().find(|entry| entry.database == database) {
         let pause = FIRST.saturating_mul(1 << entry.failures.min(20)).min(LAST);

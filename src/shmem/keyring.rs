@@ -38,6 +38,8 @@ struct State {
     /// Loads asked for by `unseal()`, and the last one that the worker has answered.
     asked: u64,
     answered: u64,
+    /// The reload of the settings after which the worker last looked at the source.
+    reloaded: i64,
     /// The worker's latch, as an address valid in every process; 0 while there is no worker.
     latch: usize,
 }
@@ -80,6 +82,7 @@ fn started() -> State {
         since: crate::pg::server::now(),
         asked: 0,
         answered: 0,
+        reloaded: crate::pg::server::reloaded(),
         latch: 0,
     };
     // SAFETY: the postmaster runs this before any other process exists.
@@ -130,7 +133,7 @@ const PATIENCE_MS: i64 = 5_000;
 
 /// Returns once the keyring is open; PT503 with cause and remedy if it is sealed.
 pub fn require_open() -> Result<()> {
-    let started = crate::pg::server::now();
+    let started = crate::pg::server::uptime();
     loop {
         match read(|state, _| (state.phase, state.cause, state.remedy))? {
             (Phase::Open, ..) => return Ok(()),
@@ -138,7 +141,7 @@ pub fn require_open() -> Result<()> {
                 return Err(Error::sealed(cause.get(), remedy.get()));
             }
             (Phase::Loading, ..) => {
-                if crate::pg::server::now() - started > PATIENCE_MS * 1000 {
+                if crate::pg::server::uptime() - started > PATIENCE_MS * 1000 {
                     return Err(Error::sealed(
                         "The root key is still being fetched.",
                         "Try again in a moment; if it lasts, look at meshhook_secrets.root_key_command and the server log.",
@@ -300,6 +303,11 @@ pub fn attach_worker() -> Result<()> {
     write(|state, _| state.latch = latch)
 }
 
+/// The worker has looked at the source after this reload of the settings.
+pub fn looked(reloaded: i64) -> Result<()> {
+    write(|state, _| state.reloaded = reloaded)
+}
+
 /// What the worker needs to know.
 pub struct Task {
     /// The latest load asked for.
@@ -310,6 +318,8 @@ pub struct Task {
     pub forbidden: bool,
     /// The keys are there.
     pub open: bool,
+    /// The reload after which the source was last looked at.
+    pub reloaded: i64,
 }
 
 /// What there is to do for the worker.
@@ -319,6 +329,7 @@ pub fn task() -> Result<Task> {
         answered: state.answered,
         forbidden: vault.sealed_by_operator != 0,
         open: state.phase == Phase::Open,
+        reloaded: state.reloaded,
     })
 }
 

@@ -91,16 +91,16 @@ unsafe fn set(name: &std::ffi::CStr, value: &std::ffi::CStr) {
 /// Writes until there is nothing to write. Only an error of PostgreSQL's comes out.
 fn run(queue: usize) -> Result<()> {
     let mut memory = Memory::default();
-    let mut busy = server::now();
+    let mut busy = server::uptime();
     let mut stopping: Option<i64> = None;
-    let mut looked = 0;
+    let mut looked = i64::MIN / 2;
     let mut leaving = false;
     loop {
         if BackgroundWorker::sighup_received() {
             // SAFETY: the standard reaction of a worker to SIGHUP.
             unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
         }
-        let now = server::now();
+        let now = server::uptime();
         if BackgroundWorker::sigterm_received() {
             stopping.get_or_insert_with(|| {
                 // A standby that is away must not keep the server from stopping.
@@ -111,7 +111,7 @@ fn run(queue: usize) -> Result<()> {
         }
         // Whoever leaves takes what was counted along: nobody may be started after it any more.
         let look = now - looked > LOOK.as_micros() as i64;
-        ring::settle_repeats(queue, now, leaving || stopping.is_some());
+        ring::settle_repeats(queue, leaving || stopping.is_some());
         let done = match transaction("writing audit records", || batch(queue, &mut memory, look))? {
             Some(done) => done,
             // The extension is not there (any more): nobody can write what is left.

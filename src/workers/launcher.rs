@@ -57,7 +57,8 @@ pub extern "C-unwind" fn meshhook_secrets_launcher(_argument: pg_sys::Datum) {
                 board::post(database);
                 first_visit.insert(database);
             }
-            match board::next().map(|(database, due)| (database, due - server::now())) {
+            match board::next(server::now()).map(|(database, due)| (database, due - server::now()))
+            {
                 Some((database, ..=0)) => {
                     board::take(database, server::now());
                     if BackgroundWorker::transaction(databases).contains(&database) {
@@ -101,7 +102,7 @@ fn start_writers() -> Option<Duration> {
     if needed.is_empty() {
         return None;
     }
-    let now = server::now();
+    let now = server::uptime();
     let mut pause = None;
     let mut there = None;
     for (database, earliest) in needed {

@@ -4,7 +4,7 @@
 
 use super::stop;
 use crate::{
-    pg::raise,
+    pg::{raise, server},
     root_key::{self, Interruption, Outcome},
     shmem::{audit, keyring},
 };
@@ -42,12 +42,19 @@ pub extern "C-unwind" fn meshhook_secrets_root_key_worker(_argument: pg_sys::Dat
     let mut retry = RETRY_FIRST;
     let mut reported = None;
     // After a crash restart the keys are still in memory: a source that cannot be reached just now
-    // does no harm.
-    let mut due = keyring::task().map_or(true, |task| !task.open || task.asked > task.answered);
+    // does no harm. But a reload may have come while no worker was there.
+    let mut due = keyring::task().map_or(true, |task| {
+        !task.open || task.asked > task.answered || task.reloaded < server::reloaded()
+    });
     loop {
         let mut pause = None;
         if due {
-            match fetch() {
+            let reloaded = server::reloaded();
+            let fetched = fetch();
+            if !matches!(fetched, Fetched::Superseded | Fetched::Stopped) {
+                let _ = keyring::looked(reloaded);
+            }
+            match fetched {
                 Fetched::Open(id) => {
                     report(&mut reported, Report::Open(id));
                     retry = RETRY_FIRST;

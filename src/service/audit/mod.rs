@@ -236,7 +236,7 @@ static LOOK: server::AtCommit = server::AtCommit::unasked();
 
 /// Pushes records, and waits until they are committed, or at least until somebody is there who will.
 fn in_ring(records: &[Record], durable: bool) -> Result<()> {
-    let deadline = server::now() + gucs::audit_timeout();
+    let deadline = server::uptime() + gucs::audit_timeout();
     let mut last = None;
     for record in records {
         last = Some(push(&record.encode(), durable, deadline)?);
@@ -294,7 +294,7 @@ fn failed(begin: bool, mut record: Record, sqlstate: &str) {
     let record = record.fit();
     let (key, bytes, database) = (likeness(&record), record.encode(), server::database());
     let logged = server::in_recovery() || !ring::exists();
-    if logged || !ring::push_failure(database, key, &bytes, record.time, begin) {
+    if logged || !ring::push_failure(database, key, &bytes, begin) {
         raise::log_for_sure(&line(&record));
     }
 }

@@ -54,7 +54,7 @@ pub fn prepare(query: &mut Query<'_>, event: &mut Event) -> Result<()> {
 pub fn state(query: &Query<'_>) -> Result<LatestState> {
     if query.filter.after.is_none() && !server::in_recovery() {
         const PATIENCE: i64 = 2_000_000;
-        ring::flush(server::database(), server::now() + PATIENCE)?;
+        ring::flush(server::database(), server::uptime() + PATIENCE)?;
     }
     Ok(LatestState::begin())
 }

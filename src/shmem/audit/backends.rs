@@ -32,8 +32,8 @@ pub fn push(database: u32, record: &[u8], urgent: bool) -> Option<Place> {
 
 /// Adds a record of a failure. Repeats within a minute are counted, and recorded as one when it is over.
 /// False if there was no room. `begin`: also if nothing was recorded in the database since the server started.
-pub fn push_failure(database: u32, key: u64, record: &[u8], now: i64, begin: bool) -> bool {
-    let key = key.max(1);
+pub fn push_failure(database: u32, key: u64, record: &[u8], begin: bool) -> bool {
+    let (key, now) = (key.max(1), server::uptime());
     let (pushed, wake) = write(|state, ring| {
         let found = match begin {
             true => queue_of(state, ring, database),
@@ -90,7 +90,8 @@ fn ask(database: u32) -> Option<(usize, u64, u64)> {
     Some(asked)
 }
 
-/// Waits until the record is committed; false if that takes longer than until `deadline`.
+/// Waits until the record is committed; false if that takes longer than until `deadline`, by
+/// [`server::uptime`] as everywhere here.
 pub fn wait_until_durable(place: Place, deadline: i64) -> Result<bool> {
     // SAFETY: the ring exists, since the record is in it; `durable` is atomic.
     let durable = unsafe { &raw const (*ring::get()).queues[place.queue].durable };
@@ -153,7 +154,7 @@ fn wait(queue: usize, deadline: i64, done: impl Fn() -> bool) -> Result<bool> {
             if done() {
                 break true;
             }
-            let left = deadline - server::now();
+            let left = deadline - server::uptime();
             if left <= 0 {
                 break false;
             }

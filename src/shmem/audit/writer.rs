@@ -1,7 +1,10 @@
 //! What the writer of a queue does: it takes records and says which are durable.
 
 use super::{REPEATED_WITHIN, nobody, queue_of, read, settle, write};
-use crate::shmem::{board, ring::REPEATS};
+use crate::{
+    pg::server,
+    shmem::{board, ring::REPEATS},
+};
 use pgrx::pg_sys;
 use std::sync::atomic::Ordering;
 
@@ -115,7 +118,8 @@ pub fn is_awaited(queue: usize) -> bool {
 }
 
 /// Records repeats of failures whose minute is over, or all of them.
-pub fn settle_repeats(queue: usize, now: i64, all: bool) {
+pub fn settle_repeats(queue: usize, all: bool) {
+    let now = server::uptime();
     write(|_, ring| {
         let queue = &mut ring.queues[queue];
         for place in 0..REPEATS {

@@ -61,12 +61,12 @@ fn partitions(before: Timestamp) -> Result<Vec<Partition>> {
 /// ends; PT409 if somebody reads them for longer than a moment. The writer is kept waiting no longer.
 pub fn seize_partitions(before: Timestamp) -> Result<()> {
     const PATIENCE: i64 = 2_000_000;
-    let started = server::now();
+    let started = server::uptime();
     let tables = std::iter::once(scan::relation_id("audit_log")?)
         .chain(partitions(before)?.into_iter().map(|partition| partition.oid));
     for table in tables {
         while !scan::seize(table) {
-            if server::now() - started > PATIENCE {
+            if server::uptime() - started > PATIENCE {
                 return Err(Error::conflict("audit log is being read")
                     .detail(
                         "Another transaction has read what is to be removed, and is still open.",
