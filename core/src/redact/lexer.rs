@@ -121,7 +121,7 @@ impl<'a> Tokens<'a> {
 
     /// The quote at which a literal goes on that ended just before `at`: the next thing but white
     /// space and comments of a line, with a line's end in between.
-    fn continuation(&self, mut at: usize) -> Option<usize> {
+    pub(crate) fn continuation(&self, mut at: usize) -> Option<usize> {
         let mut line_ended = false;
         loop {
             match self.byte(at)? {
