@@ -351,6 +351,10 @@ fn no_part_of_a_known_value_is_left_before_a_quotation() {
         ("E'can'\n  -- don''t\n 'a\\'ry'", "cana'ry"),
         ("'can'\n'a(ry'", "cana(ry"),
         ("$$can'a\"ry$$", "can'a\"ry"),
+        // Where it ends depends on standard_conforming_strings.
+        ("'can''ary\\', x", "can'ary\\"),
+        ("'a\\', 'can''ary', x", "can'ary"),
+        ("'a\\'b', 'can\\'ary', x", "can'ary"),
         // Two that overlap.
         ("'anary''1', 'the canary'", "the canary'1"),
     ] {
@@ -373,6 +377,13 @@ fn no_part_of_a_known_value_is_left_before_a_quotation() {
             assert!(part.starts_with("not ***"), "{literal}: {part:?}");
         }
     }
+    // Nor where a line of CONTEXT ends that looks harmless.
+    let line = Line {
+        context: Some(b"PL/pgSQL function canary\nof two lines()"),
+        statement: Some(b"SELECT 'canary\nof two lines'"),
+        ..Line::default()
+    };
+    assert_eq!(line.mask().context.unwrap(), b"***");
 }
 
 #[test]

@@ -28,7 +28,7 @@ const VALUE: ValueIdentity<'static> = ValueIdentity {
 const WRAP: DekIdentity =
     DekIdentity { project_id: [1; 16], dek_version: 5, kek_id: 7, status: DekStatus::Active };
 
-/// No bytes but those that were sealed open, whole and unchanged, and what is no envelope is told apart.
+/// What is no envelope is told apart, what was sealed opens, and nothing opens that was altered since.
 pub fn envelopes(data: &[u8]) {
     let dek = Dek::from_bytes(&KEY);
     let expected = match data {
@@ -38,7 +38,13 @@ pub fn envelopes(data: &[u8]) {
         [other, ..] => Error::UnknownFormat(*other),
         [] => Error::EnvelopeTooShort,
     };
-    assert_eq!(dek.open(data, &VALUE).map(drop), Err(expected), "nobody sealed this");
+    match dek.open(data, &VALUE) {
+        // Who holds the key and watches the comparison learns the tag: the fuzzer does both, and has done it.
+        Ok(content) if expected == Error::Authentication => {
+            assert_eq!(content.len() + OVERHEAD, data.len());
+        }
+        opened => assert_eq!(opened.map(drop), Err(expected)),
+    }
 
     let mut source = Source(data);
     let (kind, place) = (source.byte(), source.number() as usize);
@@ -58,10 +64,9 @@ pub fn envelopes(data: &[u8]) {
     assert!(altered == sealed || dek.open(&altered, &VALUE).is_err(), "altered at {place}");
 
     // Nothing but 32 bytes is a key, whoever wrapped it.
-    let wrapped = RootKey::from_bytes(&KEY).unwrap(data, &kek_identity());
-    assert!(wrapped.is_err());
-    let kek = Kek::from_bytes(&KEY);
-    assert!(kek.unwrap(data, &WRAP).is_err());
+    let is_long_enough = data.len() == 32 + OVERHEAD;
+    assert!(is_long_enough || RootKey::from_bytes(&KEY).unwrap(data, &kek_identity()).is_err());
+    assert!(is_long_enough || Kek::from_bytes(&KEY).unwrap(data, &WRAP).is_err());
     assert_eq!(Dek::try_from(content).is_ok(), content.len() == 32);
 }
 

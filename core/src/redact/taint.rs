@@ -3,7 +3,7 @@
 use super::{
     MASK,
     buffer::{Buffer, copy},
-    lexer::{Kind, Tokens, find},
+    lexer::{Backslashes, Kind, Tokens, find},
     sql::is_name,
 };
 
@@ -29,10 +29,20 @@ pub struct Taint {
 impl Taint {
     /// Adds the strings of a statement.
     pub fn add_statement(&mut self, sql: &[u8]) {
-        for token in Tokens::of(sql) {
+        if self.add_tokens(sql, Backslashes::Unknown) {
+            self.add_tokens(sql, Backslashes::Plain);
+            self.add_tokens(sql, Backslashes::Escape);
+        }
+    }
+
+    /// Adds the strings of a statement as it is read so; whether the end of one is in doubt.
+    fn add_tokens(&mut self, sql: &[u8], backslashes: Backslashes) -> bool {
+        let mut doubt = false;
+        for token in Tokens::read(sql, backslashes) {
             if self.overflow {
-                return;
+                return false;
             }
+            doubt |= !token.closed;
             let body = &sql[token.body.clone()];
             match token.kind {
                 Kind::String { escapes } => {
@@ -55,6 +65,7 @@ impl Taint {
                 _ => {}
             }
         }
+        doubt
     }
 
     /// Adds a value and, if it is JSON, every string in it.

@@ -167,6 +167,11 @@ pub fn context(text: &[u8], known: &Taint) -> Vec<u8> {
     let mut out = Buffer::with_room(text.len());
     let mut rest = text;
     while !rest.is_empty() {
+        let at = text.len() - rest.len();
+        if known.start_of_crossing(text, at) < at {
+            // It has several lines, and would not be found in what is made of each.
+            return MASK.to_vec();
+        }
         let line = line_of(rest);
         let mut length = line.len();
         if is_frame(line) {
