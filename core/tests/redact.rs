@@ -355,6 +355,8 @@ fn no_part_of_a_known_value_is_left_before_a_quotation() {
         ("'can''ary\\', x", "can'ary\\"),
         ("'a\\', 'can''ary', x", "can'ary"),
         ("'a\\'b', 'can\\'ary', x", "can'ary"),
+        // It looks like a list of parameters.
+        ("'canary $1 = ''x'", "canary $1 = 'x"),
         // Two that overlap.
         ("'anary''1', 'the canary'", "the canary'1"),
     ] {
@@ -374,7 +376,7 @@ fn no_part_of_a_known_value_is_left_before_a_quotation() {
         let parts = [known.message, known.hint, known.detail, known.context];
         for part in parts.into_iter().chain([of_server.message, of_server.hint, of_server.detail]) {
             let part = String::from_utf8(part.unwrap()).unwrap();
-            assert!(part.starts_with("not ***"), "{literal}: {part:?}");
+            assert!(part.starts_with("not ***") || part == "***", "{literal}: {part:?}");
         }
     }
     // Nor where a line of CONTEXT ends that looks harmless.

@@ -104,6 +104,14 @@ fn parameters_start(line: &[u8]) -> Option<usize> {
 
 /// A DETAIL of PostgreSQL's or of another extension's code.
 pub fn detail(text: &[u8], known: &Taint) -> Vec<u8> {
+    let masked = by_shape(text, known);
+    // A known value may look like any of the shapes: then a part of it would be left.
+    let kept = text.iter().zip(&masked).take_while(|(before, after)| before == after).count();
+    let start = known.start_of_crossing(text, kept);
+    if start < kept { join(&[&text[..start], MASK]) } else { masked }
+}
+
+fn by_shape(text: &[u8], known: &Taint) -> Vec<u8> {
     if let Some(start) = parameters_start(text) {
         return match parameters(&text[start..]) {
             Some((list, length)) if start + length == text.len() => join(&[&text[..start], &list]),
@@ -184,6 +192,9 @@ pub fn context(text: &[u8], known: &Taint) -> Vec<u8> {
             out.add(b"\"");
             length = (end + 1).min(rest.len());
         } else if let Some(start) = parameters_start(line) {
+            if known.start_of_crossing(text, at + start) < at + start {
+                return MASK.to_vec();
+            }
             out.add(&line[..start]);
             match parameters(&rest[start..]) {
                 Some((list, read)) => {
