@@ -10,9 +10,11 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 EXTENSION = -p meshhook_secrets --release --no-default-features --features $(FEATURE)
 WITH_PG = PG_CONFIG="$(PG_CONFIG)" PGRX_PG_CONFIG_PATH="$(PG_CONFIG)"
 TESTS = -p meshhook_secrets_core -p meshhook_secrets_tests
+# Those of others that some tests load beside ours.
+EXTENSIONS = pg_cron pgaudit plpgsql_check
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build install package test lint fmt test-core test-blackbox test-web demo demo-stop web bench bench-audit bench-rotation clean
+.PHONY: help deps build install package test lint fmt test-core test-blackbox test-web test-matrix demo demo-stop web bench bench-audit bench-rotation clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,12 +47,15 @@ test-core: deps ## the pure core: no server, seconds
 	cargo test -p meshhook_secrets_core
 
 test-blackbox: build ## real servers, real clients; T=name runs only tests of this name
-	@scripts/install-deps gdb openssl pg_cron pgaudit plpgsql_check
+	@scripts/install-deps gdb openssl $(EXTENSIONS)
 	$(WITH_PG) cargo test -p meshhook_secrets_tests $(T)
 
 test-web: build ## the examples: supabase-js, edge functions, the web page in Chromium; T=file runs only that one
 	@[ -n "$$CHROMIUM" ] || scripts/install-deps chromium
 	@$(WITH_PG) scripts/with-node tests/web/run $(T)
+
+test-matrix: ## the black-box tests on PostgreSQL 15 to 18, VERSIONS="17 18" on these; as root, takes an hour
+	@tests/matrix $(VERSIONS)
 
 demo: build ## start the demo and say where it is
 	@$(WITH_PG) demo/run

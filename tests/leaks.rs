@@ -194,8 +194,9 @@ fn revealing_much_at_once_makes_no_temporary_file() {
     assert_eq!(user.query(GET_MANY, &[&project]).unwrap().len(), 10);
     assert_eq!(temporary_files(), 0);
     // A query that itself keeps revealed values in a temporary file is the caller's own doing. It
-    // shows here that such a file would have been noticed.
-    let sort = "SELECT value FROM meshhook_secrets.secret_get_many($1) ORDER BY value";
+    // shows here that such a file would have been noticed. (Since 17, PostgreSQL does not count the size of
+    // what it sorts when that is one column.)
+    let sort = "SELECT name, value FROM meshhook_secrets.secret_get_many($1) ORDER BY value";
     user.query(sort, &[&project]).unwrap();
     assert!(temporary_files() > 0);
 }

@@ -2,7 +2,7 @@
 //! has run, and those that run what an earlier one prepared.
 
 use super::activity;
-use crate::gucs;
+use crate::{gucs, pg::version};
 use meshhook_secrets_core::redact::{names::Names, sql, text::has_keyword};
 use pgrx::pg_sys;
 use std::{
@@ -54,7 +54,6 @@ thread_local! {
 
 static PREVIOUS_ANALYZE: OnceLock<pg_sys::post_parse_analyze_hook_type> = OnceLock::new();
 static PREVIOUS_START: OnceLock<pg_sys::ExecutorStart_hook_type> = OnceLock::new();
-static PREVIOUS_RUN: OnceLock<pg_sys::ExecutorRun_hook_type> = OnceLock::new();
 static PREVIOUS_UTILITY: OnceLock<pg_sys::ProcessUtility_hook_type> = OnceLock::new();
 
 /// Installs the hooks.
@@ -65,8 +64,7 @@ pub fn init() {
         pg_sys::post_parse_analyze_hook = Some(on_analyze);
         PREVIOUS_START.get_or_init(|| pg_sys::ExecutorStart_hook);
         pg_sys::ExecutorStart_hook = Some(on_start);
-        PREVIOUS_RUN.get_or_init(|| pg_sys::ExecutorRun_hook);
-        pg_sys::ExecutorRun_hook = Some(on_run);
+        version::before_executor_run(about_to_run);
         PREVIOUS_UTILITY.get_or_init(|| pg_sys::ProcessUtility_hook);
         pg_sys::ProcessUtility_hook = Some(on_utility);
     }
@@ -208,28 +206,6 @@ unsafe extern "C-unwind" fn on_start(query: *mut pg_sys::QueryDesc, flags: i32) 
     }
 }
 
-unsafe extern "C-unwind" fn on_run(
-    query: *mut pg_sys::QueryDesc,
-    direction: pg_sys::ScanDirection::Type,
-    count: u64,
-    #[cfg(not(feature = "pg18"))] once: bool,
-) {
-    about_to_run();
-    // SAFETY: PostgreSQL's arguments; no destructor lives here.
-    unsafe {
-        #[cfg(not(feature = "pg18"))]
-        match PREVIOUS_RUN.get() {
-            Some(Some(previous)) => previous(query, direction, count, once),
-            _ => standard_ExecutorRun(query, direction, count, once),
-        }
-        #[cfg(feature = "pg18")]
-        match PREVIOUS_RUN.get() {
-            Some(Some(previous)) => previous(query, direction, count),
-            _ => standard_ExecutorRun(query, direction, count),
-        }
-    }
-}
-
 unsafe extern "C-unwind" fn on_utility(
     statement: *mut pg_sys::PlannedStmt,
     text: *const c_char,
@@ -254,19 +230,6 @@ unsafe extern "C-unwind" fn on_utility(
 // Undecorated: errors pass through them.
 unsafe extern "C-unwind" {
     fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: i32);
-    #[cfg(not(feature = "pg18"))]
-    fn standard_ExecutorRun(
-        query: *mut pg_sys::QueryDesc,
-        direction: pg_sys::ScanDirection::Type,
-        count: u64,
-        once: bool,
-    );
-    #[cfg(feature = "pg18")]
-    fn standard_ExecutorRun(
-        query: *mut pg_sys::QueryDesc,
-        direction: pg_sys::ScanDirection::Type,
-        count: u64,
-    );
     fn standard_ProcessUtility(
         statement: *mut pg_sys::PlannedStmt,
         text: *const c_char,

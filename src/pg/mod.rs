@@ -11,7 +11,7 @@
 //! - [`rows`]: result sets; [`value`]: results that are wiped; [`user`]: who runs what;
 //!   [`path`]: with which search_path;
 //! - [`session`]: who is at the other end; [`response`]: what PostgREST answers;
-//!   [`server`]: state of server and transaction.
+//!   [`server`]: state of server and transaction; [`version`]: what differs between versions of PostgreSQL.
 
 pub mod call;
 pub mod catalog;
@@ -26,3 +26,4 @@ pub mod spi;
 pub mod trigger;
 pub mod user;
 pub mod value;
+pub mod version;

@@ -5,7 +5,10 @@ pub mod launcher;
 pub mod maintenance;
 pub mod root_key;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    pg::version,
+};
 use pgrx::pg_sys;
 use std::{
     ffi::CString,
@@ -15,8 +18,7 @@ use std::{
 /// Ends a worker. Status 1: the postmaster starts it again, if it is of the kind that is restarted,
 /// unless the server shuts down.
 fn stop() -> ! {
-    // SAFETY: ends this process by PostgreSQL's own rules.
-    unsafe { pg_sys::proc_exit(1) }
+    version::exit(1)
 }
 
 /// The handler of SIGTERM that pgrx installed.
