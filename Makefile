@@ -14,7 +14,7 @@ TESTS = -p meshhook_secrets_core -p meshhook_secrets_tests
 EXTENSIONS = pg_cron pgaudit plpgsql_check
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build install package test lint fmt test-core test-blackbox test-web test-matrix demo demo-stop web bench bench-audit bench-rotation clean
+.PHONY: help deps build install package test lint fmt test-core test-blackbox test-web test-matrix demo demo-stop web bench bench-audit bench-rotation fuzz memcheck clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,7 @@ lint: deps ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
 	$(WITH_PG) cargo clippy $(EXTENSION) -- -D warnings
 	cargo clippy $(TESTS) --all-targets -- -D warnings
+	rustfmt --check --edition 2024 fuzz/fuzz_targets/*.rs
 
 fmt: ## format all Rust code
 	cargo fmt --all
@@ -74,6 +75,12 @@ bench-audit: build ## measure reveals with and without audit records
 bench-rotation: build ## measure rotations of the KEK against plain UPDATEs; OPTIONS=--quick takes a minute
 	@$(WITH_PG) bench/rotation $(OPTIONS)
 
+fuzz: ## fuzz the core, each target for SECONDS_EACH (60); T="lines values" only these
+	@scripts/fuzz $(T)
+
+memcheck: build ## a walk through everything on a server under valgrind: some minutes; T="TEST FILTER" another test
+	@$(WITH_PG) scripts/memcheck $(T)
+
 clean: ## remove everything built
 	cargo clean
-	rm -rf dist
+	rm -rf dist fuzz/target
