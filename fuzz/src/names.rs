@@ -19,6 +19,10 @@ pub fn names(data: &[u8]) {
         let parsed = SecretName::parse(text);
         assert_eq!(parsed.is_ok(), is_name, "{parsed:?}");
         assert!(parsed.is_err() || parsed.is_ok_and(|name| name.as_str() == text));
+        for char in text.chars().take(200) {
+            let allowed = char.is_ascii_alphanumeric() || "_.-".contains(char);
+            assert_eq!(SecretName::parse(&format!("A{char}")).is_ok(), allowed, "{char:?}");
+        }
         assert_eq!(text.parse::<Charset>().is_ok(), Charset::NAMES.contains(&text));
         assert!(Outcome::parse(text).is_none_or(|outcome| outcome.as_str() == text));
     }
