@@ -48,6 +48,7 @@ lint: deps ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
 	$(WITH_PG) cargo clippy $(EXTENSION) -- -D warnings
 	cargo clippy $(TESTS) --all-targets -- -D warnings
+	rustfmt --check --edition 2024 fuzz/fuzz_targets/*.rs
 
 fmt: ## format all Rust code
 	cargo fmt --all
@@ -100,6 +101,12 @@ bench-audit: build ## measure reveals with and without audit records
 bench-rotation: build ## measure rotations of the KEK against plain UPDATEs; OPTIONS=--quick takes a minute
 	@$(WITH_PG) bench/rotation $(OPTIONS)
 
+fuzz: ## fuzz the core, each target for SECONDS_EACH (60); T="lines values" only these
+	@scripts/fuzz $(T)
+
+memcheck: build ## a walk through everything on a server under valgrind: some minutes; T="TEST FILTER" another test
+	@$(WITH_PG) scripts/memcheck $(T)
+
 clean: ## remove everything built
 	cargo clean
-	rm -rf dist
+	rm -rf dist fuzz/target

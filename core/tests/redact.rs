@@ -7,6 +7,7 @@ use meshhook_secrets_core::redact::{
     line::{Line, MaskedLine},
     names::Names,
     sql::{self, Also},
+    taint::Taint,
     text,
 };
 use proptest::prelude::*;
@@ -282,7 +283,7 @@ fn details_keep_what_is_known_to_be_no_data() {
              Process 1: SELECT f($1)\nProcess 3: SELECT f(***",
         ),
     ] {
-        let masked = String::from_utf8(text::detail(detail.as_bytes())).unwrap();
+        let masked = String::from_utf8(text::detail(detail.as_bytes(), &Taint::default())).unwrap();
         assert_eq!(masked, expected, "{detail}");
     }
 }
@@ -310,7 +311,8 @@ fn contexts_keep_functions_lines_and_statements() {
         ("PL/pgSQL-Funktion w() Zeile 3 bei PERFORM\nx", "PL/pgSQL-Funktion w(***"),
         ("fonction PL/pgSQL « w »", "fonction PL/pgSQL «***"),
     ] {
-        let masked = String::from_utf8(text::context(context.as_bytes())).unwrap();
+        let masked =
+            String::from_utf8(text::context(context.as_bytes(), &Taint::default())).unwrap();
         assert_eq!(masked, expected, "{context}");
     }
 }
@@ -327,10 +329,10 @@ fn known_values_are_found_wherever_they_are() {
         ..Line::default()
     };
     let masked = line.mask();
-    assert_eq!(masked.message.unwrap(), b"no can\"***", "cut at the quotation");
+    assert_eq!(masked.message.unwrap(), b"no ***", "not cut inside of a value");
     assert_eq!(masked.context.unwrap(), b"PL/pgSQL function *** line 1 at RAISE");
     let line = Line { message: Some(b"not can\\\"ary-\\u0041, it's 1"), ..line };
-    assert_eq!(line.mask().message.unwrap(), b"not can\\\"***");
+    assert_eq!(line.mask().message.unwrap(), b"not ***");
     // Names are no values: neither those of columns nor those of JSON's members.
     let body: &[u8] = br#"{"name": "value"}"#;
     let line = Line { context: Some(b"unnamed project value"), parameters: &[body.into()], ..line };
@@ -338,6 +340,52 @@ fn known_values_are_found_wherever_they_are() {
     assert_eq!(line.mask().context.unwrap(), b"unnamed project ***");
     let line = Line { message: Some(b"a canary_2"), ..line };
     assert_eq!(line.mask().message.unwrap(), b"a ***");
+}
+
+#[test]
+fn no_part_of_a_known_value_is_left_before_a_quotation() {
+    for (literal, value) in [
+        ("'can''ary'", "can'ary"),
+        ("E'can\\'ary'", "can'ary"),
+        ("E'can\\nary'", "can\nary"),
+        ("E'can'\n  -- don''t\n 'a\\'ry'", "cana'ry"),
+        ("'can'\n'a(ry'", "cana(ry"),
+        ("$$can'a\"ry$$", "can'a\"ry"),
+        // Where it ends depends on standard_conforming_strings.
+        ("'can''ary\\', x", "can'ary\\"),
+        ("'a\\', 'can''ary', x", "can'ary"),
+        ("'a\\'b', 'can\\'ary', x", "can'ary"),
+        // It looks like a list of parameters.
+        ("'canary $1 = ''x'", "canary $1 = 'x"),
+        // Two that overlap.
+        ("'anary''1', 'the canary'", "the canary'1"),
+    ] {
+        let statement = format!("SELECT secret_put(p, 'N', {literal})");
+        let text = format!("not {value}, please");
+        let line = Line {
+            format: b"%s",
+            message: Some(text.as_bytes()),
+            hint: Some(text.as_bytes()),
+            detail: Some(text.as_bytes()),
+            context: Some(text.as_bytes()),
+            statement: Some(statement.as_bytes()),
+            ..Line::default()
+        };
+        let known = line.mask();
+        let of_server = Line { format: b"%s: %s", ..line }.mask();
+        let parts = [known.message, known.hint, known.detail, known.context];
+        for part in parts.into_iter().chain([of_server.message, of_server.hint, of_server.detail]) {
+            let part = String::from_utf8(part.unwrap()).unwrap();
+            assert!(part.starts_with("not ***") || part == "***", "{literal}: {part:?}");
+        }
+    }
+    // Nor where a line of CONTEXT ends that looks harmless.
+    let line = Line {
+        context: Some(b"PL/pgSQL function canary\nof two lines()"),
+        statement: Some(b"SELECT 'canary\nof two lines'"),
+        ..Line::default()
+    };
+    assert_eq!(line.mask().context.unwrap(), b"***");
 }
 
 #[test]

@@ -164,7 +164,8 @@ pub fn log(level: PgLogLevel, message: &str, hint: Option<&str>) {
     debug_assert!(level < PgLogLevel::ERROR);
     let message = c_string(message);
     let hint = hint.map_or(std::ptr::null(), c_string);
-    // SAFETY: a level below ERROR returns.
+    // SAFETY: a level below ERROR returns; PostgreSQL has copied the texts, and workers that log outside of a
+    // transaction have no memory that is reset.
     unsafe {
         if errstart(level as c_int, std::ptr::null()) {
             errmsg(c"%s".as_ptr(), message);
@@ -173,22 +174,26 @@ pub fn log(level: PgLogLevel, message: &str, hint: Option<&str>) {
             }
             errfinish(c"meshhook_secrets".as_ptr(), 0, std::ptr::null());
         }
+        for text in [message, hint].into_iter().filter(|text| !text.is_null()) {
+            pg_sys::pfree(text.cast_mut().cast());
+        }
     }
 }
 
 /// A line of the server log, and of it alone; false if the server's settings suppress it.
 pub fn log_for_sure(message: &str) -> bool {
     let message = c_string(message);
-    // SAFETY: a level below ERROR returns.
+    // SAFETY: as in `log`.
     unsafe {
-        if !errstart(pg_sys::LOG_SERVER_ONLY as c_int, std::ptr::null()) {
-            return false;
+        let logged = errstart(pg_sys::LOG_SERVER_ONLY as c_int, std::ptr::null());
+        if logged {
+            errmsg(c"%s".as_ptr(), message);
+            errhidestmt(true);
+            errhidecontext(true);
+            errfinish(c"meshhook_secrets".as_ptr(), 0, std::ptr::null());
         }
-        errmsg(c"%s".as_ptr(), message);
-        errhidestmt(true);
-        errhidecontext(true);
-        errfinish(c"meshhook_secrets".as_ptr(), 0, std::ptr::null());
-        true
+        pg_sys::pfree(message.cast_mut().cast());
+        logged
     }
 }
 

@@ -31,10 +31,15 @@ pub fn run(
     let deadline = Instant::now() + timeout;
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
-    // SAFETY: prctl(2) is async-signal-safe. The shell dies with the worker, however that dies.
+    let worker = std::process::id();
+    // SAFETY: prctl(2) and getppid(2) are async-signal-safe, and nothing here asks for memory. The shell dies with
+    // the worker, however that dies; if it is dead already, nobody would kill the shell.
     unsafe {
-        shell.pre_exec(|| {
+        shell.pre_exec(move || {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            if libc::getppid() as u32 != worker {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
             Ok(())
         });
     }

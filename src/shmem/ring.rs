@@ -7,7 +7,7 @@
 use meshhook_secrets_core::audit::RECORD_MAX;
 use std::{
     io, ptr,
-    sync::atomic::{AtomicPtr, AtomicU64, Ordering},
+    sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence},
 };
 
 /// Databases with records at a time.
@@ -63,8 +63,9 @@ pub struct Repeat {
     pub since: i64,
     /// How often it happened after that.
     pub count: i32,
-    /// The latest one.
-    pub record: Slot,
+    /// Which of the two is the latest one.
+    latest: u32,
+    records: [Slot; 2],
 }
 
 /// An encoded record.
@@ -102,6 +103,24 @@ impl Slot {
     }
 }
 
+impl Repeat {
+    /// It happened once more.
+    pub fn again(&mut self, record: &[u8]) {
+        // Beside the former one: whoever is killed meanwhile leaves that.
+        let other = self.latest & 1 ^ 1;
+        self.records[other as usize].put(record);
+        compiler_fence(Ordering::SeqCst);
+        self.latest = other;
+        compiler_fence(Ordering::SeqCst);
+        self.count = self.count.saturating_add(1);
+    }
+
+    /// The latest one, if it happened more than once.
+    pub fn record(&self) -> &[u8] {
+        self.records[(self.latest & 1) as usize].get()
+    }
+}
+
 impl Queue {
     /// How many records wait.
     pub fn depth(&self) -> u64 {
@@ -115,7 +134,7 @@ impl Queue {
         }
         self.slots[(self.head % SLOTS) as usize].put(record);
         // Whoever is killed before this has pushed nothing.
-        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        compiler_fence(Ordering::SeqCst);
         self.head += 1;
         Some(self.head)
     }

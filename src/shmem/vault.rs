@@ -3,7 +3,8 @@
 //!
 //! A process can be killed in the middle of a write. PostgreSQL then restarts, and its shared memory, the
 //! lock included, is new, while the vault is as it was: a slot whose sequence is odd was being written and
-//! is wiped; if the root keys were being exchanged, or an operator was sealing, all is wiped.
+//! is wiped; if the root keys were being exchanged or wiped, or an operator was sealing, all is wiped. Fences
+//! for the compiler are enough: what a killed process has done, others see in the order in which it did it.
 
 use meshhook_secrets_core::limits::{KEY_LEN, ROOT_KEYS_MAX};
 use std::sync::atomic::{Ordering, compiler_fence};
@@ -21,7 +22,7 @@ pub const FINGERPRINT: usize = 16;
 pub struct Vault {
     /// `seal()` was called, and no `unseal()` since.
     pub sealed_by_operator: u32,
-    /// Odd while the root keys are being exchanged.
+    /// Odd while the root keys are being exchanged or wiped.
     pub sequence: u32,
     /// Which slot to give up next where all are taken.
     pub next: u32,
@@ -83,7 +84,6 @@ impl Vault {
         self.keks.iter_mut().filter(|slot| slot.sequence & 1 == 1).for_each(Slot::wipe);
         if self.sealed_by_operator != 0 || self.sequence & 1 == 1 {
             self.wipe();
-            self.sequence &= !1;
         }
     }
 
@@ -92,20 +92,30 @@ impl Vault {
         &mut self,
         roots: impl Iterator<Item = (&'a [u8; FINGERPRINT], &'a [u8; KEY_LEN])>,
     ) {
-        self.sequence |= 1;
-        compiler_fence(Ordering::SeqCst);
-        self.wipe();
-        for (slot, (id, key)) in self.roots.iter_mut().zip(roots) {
-            slot.write(id, key);
-        }
-        compiler_fence(Ordering::SeqCst);
-        self.sequence = self.sequence.wrapping_add(1);
+        self.change(|vault| {
+            vault.wipe_slots();
+            for (slot, (id, key)) in vault.roots.iter_mut().zip(roots) {
+                slot.write(id, key);
+            }
+        });
     }
 
-    /// Takes all keys out.
+    /// Takes all keys out: half of the root keys would look like all of them.
     pub fn wipe(&mut self) {
+        self.change(Self::wipe_slots);
+    }
+
+    fn wipe_slots(&mut self) {
         self.roots.iter_mut().for_each(Slot::wipe);
         self.keks.iter_mut().for_each(Slot::wipe);
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Self)) {
+        self.sequence |= 1;
+        compiler_fence(Ordering::SeqCst);
+        change(self);
+        compiler_fence(Ordering::SeqCst);
+        self.sequence = self.sequence.wrapping_add(1);
     }
 }
 

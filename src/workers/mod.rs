@@ -39,8 +39,11 @@ fn interrupt_waits_for_standbys() {
 
 extern "C" fn on_sigterm(signal: libc::c_int) {
     // SAFETY: the address of pgrx's handler, which takes the signal's number; reads and writes flags that
-    // signal handlers of PostgreSQL read and write too.
+    // signal handlers of PostgreSQL read and write too. What was interrupted finds its errno as it was: before
+    // version 17 nobody else sees to that.
     unsafe {
+        let errno = libc::__errno_location();
+        let interrupted = *errno;
         let former = STOP.load(Ordering::Relaxed);
         if former != libc::SIG_DFL && former != libc::SIG_IGN {
             std::mem::transmute::<usize, extern "C" fn(libc::c_int)>(former)(signal);
@@ -50,6 +53,7 @@ extern "C" fn on_sigterm(signal: libc::c_int) {
             pg_sys::QueryCancelPending = 1;
             pg_sys::InterruptPending = 1;
         }
+        *errno = interrupted;
     }
 }
 

@@ -112,6 +112,10 @@ impl Cluster {
     pub fn try_start(&self) -> Result<(), String> {
         let mut start = self.pg_ctl("start");
         start.arg("-l").arg(self.dir.join("log")).envs(self.environment.iter().cloned());
+        // Another program in the server's place, which runs it under a debugger or the like.
+        if let Some(program) = std::env::var_os("TEST_POSTGRES") {
+            start.arg("-p").arg(program);
+        }
         let output = start.output().expect("pg_ctl is there");
         if output.status.success() {
             return Ok(());

@@ -43,17 +43,34 @@ pub struct Token {
     pub closed: bool,
 }
 
+/// What backslashes are in a plain literal: `standard_conforming_strings` of when the statement was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backslashes {
+    /// Who knows: a literal whose end depends on it goes on to the end of the text.
+    Unknown,
+    /// Characters like any other.
+    Plain,
+    /// They escape.
+    Escape,
+}
+
 /// The tokens of a text. Together they cover it without gaps.
 #[derive(Clone, Debug)]
 pub struct Tokens<'a> {
     text: &'a [u8],
     at: usize,
+    backslashes: Backslashes,
 }
 
 impl<'a> Tokens<'a> {
     /// Of this text, from its start.
     pub fn of(text: &'a [u8]) -> Self {
-        Self { text, at: 0 }
+        Self::read(text, Backslashes::Unknown)
+    }
+
+    /// As it was read by somebody to whom backslashes are this.
+    pub fn read(text: &'a [u8], backslashes: Backslashes) -> Self {
+        Self { text, at: 0, backslashes }
     }
 
     fn byte(&self, at: usize) -> Option<u8> {
@@ -90,6 +107,8 @@ impl<'a> Tokens<'a> {
 
     /// A literal whose prefix starts at `start` and whose first quote is at `quote`.
     fn string(&self, start: usize, quote: usize, escapes: bool) -> Token {
+        let is_plain = start == quote || matches!(self.text[start], b'n' | b'N');
+        let escapes = escapes || (is_plain && self.backslashes == Backslashes::Escape);
         let kind = Kind::String { escapes };
         let end = self.text.len();
         let open = Token { kind, whole: start..end, body: quote + 1..end, closed: false };
@@ -101,7 +120,7 @@ impl<'a> Tokens<'a> {
                 Some(b'\\') if escapes => at += 2,
                 Some(b'\\') => (backslashes, at) = (backslashes + 1, at + 1),
                 Some(b'\'') => {
-                    if backslashes % 2 == 1 {
+                    if backslashes % 2 == 1 && self.backslashes == Backslashes::Unknown {
                         return open;
                     }
                     backslashes = 0;
@@ -121,7 +140,7 @@ impl<'a> Tokens<'a> {
 
     /// The quote at which a literal goes on that ended just before `at`: the next thing but white
     /// space and comments of a line, with a line's end in between.
-    fn continuation(&self, mut at: usize) -> Option<usize> {
+    pub(crate) fn continuation(&self, mut at: usize) -> Option<usize> {
         let mut line_ended = false;
         loop {
             match self.byte(at)? {

@@ -77,22 +77,25 @@ impl Line<'_> {
             taint.add_statement(statement);
         }
         self.parameters.iter().for_each(|value| taint.add(value));
-        let mut clean = |text: Vec<u8>| taint.remove_from(&text);
+        taint.sort();
+        let known = &taint;
+        let clean = |text: Vec<u8>| known.remove_from(&text);
 
         let raised = self.is_raised();
         let hidden = raised && (self.ran || self.unknown_parameters);
-        let free = |text: &[u8], mask: fn(&[u8]) -> Vec<u8>| match (self.ours, hidden) {
+        type Mask = fn(&[u8], &Taint) -> Vec<u8>;
+        let free = |text: &[u8], mask: Mask| match (self.ours, hidden) {
             (true, _) => None,
             (_, true) => Some(MASK.to_vec()),
-            _ => Some(mask(text)),
+            _ => Some(mask(text, known)),
         };
-        let mut part = |text: Option<&[u8]>, mask: fn(&[u8]) -> Vec<u8>| {
-            text.map(|text| free(text, mask).map_or_else(|| copy(text), &mut clean))
+        let part = |text: Option<&[u8]>, mask: Mask| {
+            text.map(|text| free(text, mask).map_or_else(|| copy(text), clean))
         };
-        let detail: fn(&[u8]) -> Vec<u8> =
-            if raised { |text| text::cut(text, text::STOPS) } else { text::detail };
-        let hint: fn(&[u8]) -> Vec<u8> =
-            if raised { |text| text::cut(text, text::STOPS) } else { |text| text::cut(text, b"") };
+        let at_data: Mask = |text, known| text::cut(text, text::STOPS, known);
+        let at_quotations: Mask = |text, known| text::cut(text, b"", known);
+        let detail = if raised { at_data } else { text::detail };
+        let hint = if raised { at_data } else { at_quotations };
 
         let mut masked = MaskedLine {
             detail: part(self.detail, detail),
@@ -104,23 +107,23 @@ impl Line<'_> {
             if self.ours {
                 return copy(message);
             }
-            if let Some(report) = report::message(message, self.format, self.statement) {
+            if let Some(report) = report::message(message, self.format, self.statement, known) {
                 return report;
             }
             if hidden {
                 return MASK.to_vec();
             }
             let by_format = if raised {
-                text::cut(message, b"")
+                text::cut(message, b"", known)
             } else if self.names_only_objects() {
                 copy(message)
             } else {
-                text::message(message, self.format)
+                text::message(message, self.format, known)
             };
             clean(by_format)
         });
         // Lists of parameters are masked already; known values may be anywhere else.
-        masked.context = self.context.map(|context| clean(text::context(context)));
+        masked.context = self.context.map(|context| clean(text::context(context, known)));
 
         let also = self.repeated();
         let (statement, position) = mask_statement(self.statement, self.position, also);

@@ -5,6 +5,7 @@ use super::{
     buffer::{Buffer, join},
     lexer::{Kind, Tokens, find},
     sql::{self, Also},
+    taint::Taint,
     text::{cut, parameters},
 };
 
@@ -25,15 +26,20 @@ pub fn carries_statement(format: &[u8]) -> bool {
 }
 
 /// A message made from one of the formats that are known to carry statements.
-pub fn message(text: &[u8], format: &[u8], statement: Option<&[u8]>) -> Option<Vec<u8>> {
+pub fn message(
+    text: &[u8],
+    format: &[u8],
+    statement: Option<&[u8]>,
+    known: &Taint,
+) -> Option<Vec<u8>> {
     if carries_statement(format) {
         return Some(match statement.and_then(|statement| text.strip_suffix(statement)) {
             Some(start) => join(&[start, &sql::mask(&text[start.len()..], Also::default())]),
-            None => cut(text, b":"),
+            None => cut(text, b":", known),
         });
     }
     if format.starts_with(b"duration: %.3f ms  plan:") {
-        return Some(plan(text));
+        return Some(plan(text, known));
     }
     if format.starts_with(b"AUDIT: %s") {
         return Some(audit(text).unwrap_or_else(|| b"AUDIT: ***".to_vec()));
@@ -42,12 +48,12 @@ pub fn message(text: &[u8], format: &[u8], statement: Option<&[u8]>) -> Option<V
 }
 
 /// auto_explain, in its text format; of the others only what is before the plan.
-fn plan(text: &[u8]) -> Vec<u8> {
+fn plan(text: &[u8], known: &Taint) -> Vec<u8> {
     const QUERY: &[u8] = b"Query Text: ";
     const PARAMETERS: &[u8] = b"Query Parameters: ";
     let start = match find(text, b"\n") {
         Some(at) if text[at + 1..].starts_with(QUERY) => at + 1 + QUERY.len(),
-        _ => return cut(text, b"\n"),
+        _ => return cut(text, b"\n", known),
     };
     let query = &text[start..];
     let end = query_end(query, |rest| rest.starts_with(PARAMETERS) || is_plan(rest));

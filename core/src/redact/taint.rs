@@ -3,7 +3,7 @@
 use super::{
     MASK,
     buffer::{Buffer, copy},
-    lexer::{Kind, Tokens, find},
+    lexer::{Backslashes, Kind, Tokens, find},
     sql::is_name,
 };
 
@@ -29,16 +29,35 @@ pub struct Taint {
 impl Taint {
     /// Adds the strings of a statement.
     pub fn add_statement(&mut self, sql: &[u8]) {
-        for token in Tokens::of(sql) {
+        if self.add_tokens(sql, Backslashes::Unknown) {
+            self.add_tokens(sql, Backslashes::Plain);
+            self.add_tokens(sql, Backslashes::Escape);
+        }
+    }
+
+    /// Adds the strings of a statement as it is read so; whether the end of one is in doubt.
+    fn add_tokens(&mut self, sql: &[u8], backslashes: Backslashes) -> bool {
+        let mut doubt = false;
+        for token in Tokens::read(sql, backslashes) {
             if self.overflow {
-                return;
+                return false;
             }
+            doubt |= !token.closed;
             let body = &sql[token.body.clone()];
             match token.kind {
-                Kind::String { .. } => {
+                Kind::String { escapes } => {
                     self.add(body);
-                    if !self.overflow && body.iter().any(|byte| matches!(byte, b'\'' | b'\\')) {
-                        self.add_meant(body);
+                    let readings: &[bool] = match body.iter().any(|byte| b"'\\".contains(byte)) {
+                        false => &[],
+                        true if escapes => &[true],
+                        // It depends on standard_conforming_strings.
+                        true => &[false, true],
+                    };
+                    for escapes in readings {
+                        match meant(body, *escapes) {
+                            Some(value) => self.add(&value),
+                            None => self.overflow = true,
+                        }
                     }
                 }
                 Kind::Dollar => self.add(body),
@@ -46,19 +65,7 @@ impl Taint {
                 _ => {}
             }
         }
-    }
-
-    /// Adds what a literal stands for, by either reading of its backslashes.
-    fn add_meant(&mut self, body: &[u8]) {
-        let single = without(body, b'\'');
-        let plain = single.as_deref().and_then(|single| without(single, b'\\'));
-        match (single, plain) {
-            (Some(single), Some(plain)) => {
-                self.add(&single);
-                self.add(&plain);
-            }
-            _ => self.overflow = true,
-        }
+        doubt
     }
 
     /// Adds a value and, if it is JSON, every string in it.
@@ -130,12 +137,34 @@ impl Taint {
         self.values.push(kept);
     }
 
+    /// To be called when all are added: the longest go first, for others may be parts of them.
+    pub fn sort(&mut self) {
+        self.values.sort_unstable_by_key(|value| std::cmp::Reverse(value.len()));
+    }
+
+    /// The start of the known value that begins before `end` and goes on behind it, or `end`: a text that is
+    /// cut off there must not keep a part of the value.
+    pub(crate) fn start_of_crossing(&self, text: &[u8], mut end: usize) -> usize {
+        loop {
+            let crossing = self.values.iter().filter_map(|value| {
+                let reach = value.len().saturating_sub(1);
+                let from = end.saturating_sub(reach);
+                let window = text.get(from..text.len().min(end + reach))?;
+                find(window, value).map(|at| from + at).filter(|start| *start < end)
+            });
+            match crossing.min() {
+                // Another value may reach into what is left.
+                Some(start) => end = start,
+                None => return end,
+            }
+        }
+    }
+
     /// `text` with every occurrence of a known value masked.
-    pub fn remove_from(&mut self, text: &[u8]) -> Vec<u8> {
+    pub fn remove_from(&self, text: &[u8]) -> Vec<u8> {
         if self.overflow || self.values.len().saturating_mul(text.len()) > STEPS {
             return MASK.to_vec();
         }
-        self.values.sort_unstable_by_key(|value| std::cmp::Reverse(value.len()));
         let mut left = copy(text);
         for value in &self.values {
             if find(&left, value).is_none() {
@@ -155,15 +184,36 @@ impl Taint {
     }
 }
 
-/// Doubled ones become single; of backslashes, those that escape go. `None` if memory is short.
-fn without(body: &[u8], escape: u8) -> Option<Vec<u8>> {
+/// What a literal stands for. `None` if memory is short.
+fn meant(body: &[u8], escapes: bool) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     out.try_reserve_exact(body.len()).ok()?;
-    let mut skipped = false;
-    for byte in body {
-        skipped = *byte == escape && !skipped;
-        if !skipped {
-            out.push(*byte);
+    let mut at = 0;
+    while let Some(byte) = body.get(at) {
+        match (byte, body.get(at + 1)) {
+            (b'\\', Some(next)) if escapes => {
+                out.push(match next {
+                    b'n' => b'\n',
+                    b't' => b'\t',
+                    b'r' => b'\r',
+                    b'b' => 8,
+                    b'f' => 12,
+                    other => *other,
+                });
+                at += 2;
+            }
+            (b'\'', Some(b'\'')) => {
+                out.push(b'\'');
+                at += 2;
+            }
+            // It goes on at the quote on a later line.
+            (b'\'', _) => {
+                at = Tokens::of(body).continuation(at + 1).unwrap_or(at) + 1;
+            }
+            _ => {
+                out.push(*byte);
+                at += 1;
+            }
         }
     }
     Some(out)

@@ -5,6 +5,7 @@ use super::{
     buffer::{Buffer, copy, join},
     lexer::{Kind, Tokens, find},
     sql,
+    taint::Taint,
 };
 
 /// What opens a quotation in PostgreSQL's messages, in any language.
@@ -14,9 +15,14 @@ const QUOTES: [&str; 17] =
 /// What data follows in DETAIL and CONTEXT.
 pub const STOPS: &[u8] = b"(:=[<\n";
 
-/// Everything before the first quotation, or the first of these bytes; what follows is masked.
-pub fn cut(text: &[u8], stops: &[u8]) -> Vec<u8> {
+/// Everything before the first quotation, or the first of these bytes; what follows is masked, and with it the
+/// known value that goes on there.
+pub fn cut(text: &[u8], stops: &[u8], known: &Taint) -> Vec<u8> {
     let Some(at) = stop(text, stops) else { return copy(text) };
+    let start = known.start_of_crossing(text, at);
+    if start < at {
+        return join(&[&text[..start], MASK]);
+    }
     let end = match std::str::from_utf8(&text[at..]).ok().and_then(|rest| rest.chars().next()) {
         Some('\n') => at,
         Some(char) => at + char.len_utf8(),
@@ -97,7 +103,15 @@ fn parameters_start(line: &[u8]) -> Option<usize> {
 }
 
 /// A DETAIL of PostgreSQL's or of another extension's code.
-pub fn detail(text: &[u8]) -> Vec<u8> {
+pub fn detail(text: &[u8], known: &Taint) -> Vec<u8> {
+    let masked = by_shape(text, known);
+    // A known value may look like any of the shapes: then a part of it would be left.
+    let kept = text.iter().zip(&masked).take_while(|(before, after)| before == after).count();
+    let start = known.start_of_crossing(text, kept);
+    if start < kept { join(&[&text[..start], MASK]) } else { masked }
+}
+
+fn by_shape(text: &[u8], known: &Taint) -> Vec<u8> {
     if let Some(start) = parameters_start(text) {
         return match parameters(&text[start..]) {
             Some((list, length)) if start + length == text.len() => join(&[&text[..start], &list]),
@@ -130,7 +144,7 @@ pub fn detail(text: &[u8]) -> Vec<u8> {
     if text.starts_with(b"Process ") {
         return deadlock(text);
     }
-    cut(text, STOPS)
+    cut(text, STOPS, known)
 }
 
 /// Who waits for whom, and what they were running.
@@ -157,10 +171,15 @@ fn deadlock(text: &[u8]) -> Vec<u8> {
 }
 
 /// A CONTEXT: what called what, innermost first.
-pub fn context(text: &[u8]) -> Vec<u8> {
+pub fn context(text: &[u8], known: &Taint) -> Vec<u8> {
     let mut out = Buffer::with_room(text.len());
     let mut rest = text;
     while !rest.is_empty() {
+        let at = text.len() - rest.len();
+        if known.start_of_crossing(text, at) < at {
+            // It has several lines, and would not be found in what is made of each.
+            return MASK.to_vec();
+        }
         let line = line_of(rest);
         let mut length = line.len();
         if is_frame(line) {
@@ -173,6 +192,9 @@ pub fn context(text: &[u8]) -> Vec<u8> {
             out.add(b"\"");
             length = (end + 1).min(rest.len());
         } else if let Some(start) = parameters_start(line) {
+            if known.start_of_crossing(text, at + start) < at + start {
+                return MASK.to_vec();
+            }
             out.add(&line[..start]);
             match parameters(&rest[start..]) {
                 Some((list, read)) => {
@@ -186,7 +208,7 @@ pub fn context(text: &[u8]) -> Vec<u8> {
             }
         } else {
             // From here on there may be data, and data may look like anything.
-            out.add(&cut(rest, STOPS));
+            out.add(&cut(rest, STOPS, known));
             return out.or_mask();
         }
         rest = &rest[length..];
@@ -240,7 +262,7 @@ fn statement_end(text: &[u8], start: usize) -> usize {
 
 /// A message, by the format it was made from: what the format has in quotes is masked. What it has
 /// outside of quotes may be a text with quotations of its own, which are masked to the end.
-pub fn message(text: &[u8], format: &[u8]) -> Vec<u8> {
+pub fn message(text: &[u8], format: &[u8], known: &Taint) -> Vec<u8> {
     let conversion = format
         .windows(2)
         .position(|pair| matches!(pair[0], b'"' | b'\'' | b'`') && pair[1] == b'%');
@@ -255,7 +277,7 @@ pub fn message(text: &[u8], format: &[u8]) -> Vec<u8> {
     let end = end.map_or(&b""[..], |from| &format[last + from..]);
     let is_ours =
         english && !end.is_empty() && text.ends_with(end) && at + 1 + end.len() <= text.len();
-    if is_ours { join(&[&text[..=at], MASK, end]) } else { cut(text, b"") }
+    if is_ours { join(&[&text[..=at], MASK, end]) } else { cut(text, b"", known) }
 }
 
 /// Whether a format has a conversion of a text: `%s`, `%.*s`, `%1$s`, `%-10s`, or one that is none of

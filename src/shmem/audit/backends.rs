@@ -48,8 +48,7 @@ pub fn push_failure(database: u32, key: u64, record: &[u8], begin: bool) -> bool
             && queue.repeats[known].since > now - REPEATED_WITHIN
         {
             let repeat = &mut queue.repeats[known];
-            repeat.count = repeat.count.saturating_add(1);
-            repeat.record.put(record);
+            repeat.again(record);
             return (true, Wake::Nobody);
         }
         // In the place of an earlier one, or of the oldest.

@@ -5,6 +5,7 @@ use crate::{
     pg::server,
     shmem::{ring::EVENTS, text::Text},
 };
+use std::sync::atomic::{Ordering, compiler_fence};
 
 /// Something happened to the server as a whole: every database that uses us records it.
 pub fn server_event(action: &str, failed: bool, detail: &str) {
@@ -17,6 +18,7 @@ pub fn server_event(action: &str, failed: bool, detail: &str) {
         event.action.set(action);
         event.detail.set(detail);
         ring.events[ring.happened % EVENTS] = event;
+        compiler_fence(Ordering::SeqCst);
         ring.happened += 1;
         let mut wake = Vec::new();
         for (desk, queue) in state.desks.iter_mut().zip(&ring.queues) {

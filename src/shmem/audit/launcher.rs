@@ -61,7 +61,8 @@ pub fn left_at_exit() -> Vec<Vec<u8>> {
     if !exists() {
         return Vec::new();
     }
-    // SAFETY: the only process left.
+    // SAFETY: the only process left; but for workers of a start that failed, which touch no queue: nobody could
+    // connect, and the root key worker only writes events.
     let ring = unsafe { &mut *ring::get() };
     ring.queues.iter_mut().filter(|queue| queue.database != 0).flat_map(empty).collect()
 }

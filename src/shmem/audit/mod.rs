@@ -156,7 +156,7 @@ fn clear(queue: &mut Queue) {
 fn settle(queue: &mut Queue, place: usize) -> bool {
     let repeat = &mut queue.repeats[place];
     if repeat.count > 0 {
-        let mut record = repeat.record.get().to_vec();
+        let mut record = repeat.record().to_vec();
         // The number of times is at the end of the encoding.
         let length = record.len();
         if let Some(times) = length.checked_sub(4).and_then(|at| record.get_mut(at..)) {

@@ -114,7 +114,12 @@ pub fn is_empty(queue: usize) -> bool {
 pub fn is_awaited(queue: usize) -> bool {
     // Versions of PostgreSQL mark the end of the list in different ways.
     let nobody = nobody().desks[queue].waiters.wakeup.head;
-    read(|state, _| state.desks[queue].waiters.wakeup.head != nobody)
+    read(|state, _| {
+        // SAFETY: an integer in shared memory. Waiters change it under a lock of their own, so what is read may be
+        // a moment old; that is good enough to decide whether to gather more.
+        let first = unsafe { (&raw const state.desks[queue].waiters.wakeup.head).read_volatile() };
+        first != nobody
+    })
 }
 
 /// Records repeats of failures whose minute is over, or all of them.
