@@ -14,7 +14,7 @@ TESTS = -p meshhook_secrets_core -p meshhook_secrets_tests
 EXTENSIONS = pg_cron pgaudit plpgsql_check
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build install package test lint fmt test-core test-blackbox test-web test-matrix demo demo-stop web bench bench-audit bench-rotation clean
+.PHONY: help deps build install package test lint fmt test-core test-blackbox test-web test-matrix demo demo-stop web bench bench-audit bench-rotation load clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ bench-audit: build ## measure reveals with and without audit records
 
 bench-rotation: build ## measure rotations of the KEK against plain UPDATEs; OPTIONS=--quick takes a minute
 	@$(WITH_PG) bench/rotation $(OPTIONS)
+
+load: build ## MINUTES=10 of load through pgbouncer: what leaks, grows, gets lost? RATE=1000 transactions a second
+	@$(WITH_PG) bench/load $(MINUTES)
 
 clean: ## remove everything built
 	cargo clean
