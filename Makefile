@@ -107,6 +107,9 @@ fuzz: ## fuzz the core, each target for SECONDS_EACH (60); T="lines values" only
 memcheck: build ## a walk through everything on a server under valgrind: some minutes; T="TEST FILTER" another test
 	@$(WITH_PG) scripts/memcheck $(T)
 
+load: build ## MINUTES=10 of load through pgbouncer: what leaks, grows, gets lost? RATE=1000 transactions a second
+	@$(WITH_PG) bench/load $(MINUTES)
+
 clean: ## remove everything built
 	cargo clean
 	rm -rf dist fuzz/target

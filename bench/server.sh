@@ -1,5 +1,6 @@
 # Sourced by the benchmarks: a private server below /tmp with PostgreSQL's default settings, gone at the
-# end. Sets `home` (its directory) and `bin` (its programs); `sql DATABASE [ARGUMENT...]` is psql.
+# end. Sets `home` (its directory) and `bin` (its programs); `sql DATABASE [ARGUMENT...]` is psql. `settings`
+# holds further lines of postgresql.conf.
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 as_server() { scripts/as-server "$@"; }
@@ -29,6 +30,7 @@ unix_socket_directories = '$home/server'
 unix_socket_permissions = 0777
 shared_preload_libraries = 'meshhook_secrets'
 meshhook_secrets.root_key_file = '$home/server/root.key'
+${settings:-}
 CONF
 as_server "$bin/pg_ctl" -D "$home/server/data" -l "$home/server/log" -s -w start
 sql() { # sql DATABASE [ARGUMENT...]
