@@ -64,6 +64,7 @@ const TABLE: Record<string, [roles: Role[], args: object]> = {
 	audit_search: [['authenticated', ...KEYS], { project_id: SHOP }],
 	audit_verify: [KEYS, {}],
 	audit_prune: [KEYS, { before: '2000-01-01T00:00:00Z' }],
+	library_version: [KEYS, {}],
 	health: [KEYS, {}],
 	metrics: [KEYS, {}],
 	doctor: [KEYS, {}],

@@ -199,6 +199,7 @@ test('a member asks whether the project can be used', async () => {
 });
 
 test('how things are', async () => {
+	assert.match(await ask(operator, 'library_version', {}), /^\d+\.\d+\.\d+$/);
 	const metrics = await ask(operator, 'metrics', {});
 	assert.ok(metrics.find(({ name }) => name === 'meshhook_secrets_puts_total')!.value! > 10);
 	assert.ok((await ask(operator, 'doctor', {})).some(({ finding }) => finding === 'root_key_copy'));
