@@ -43,7 +43,7 @@ impl<'c> Database<'c> {
     }
 
     pub(crate) fn named(cluster: &'c Cluster, name: &str) -> Self {
-        Self { cluster, name: name.to_owned() }
+        Self { cluster, name: name.to_owned(), is_copy: false }
     }
 
     /// Its name.
