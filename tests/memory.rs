@@ -61,6 +61,7 @@ const CALLS: &[&str] = &[
     "seal()",
     "secret_get($1, 'TOKEN')",
     "unseal()",
+    "library_version()",
     "health()",
     "metrics()",
     "doctor()",

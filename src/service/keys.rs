@@ -251,6 +251,7 @@ pub fn make_kek(kek_id: i32, status: KekStatus) -> Result<Kek> {
 /// PT503 if the loaded root keys are others than those of the KEKs that there are: nothing is to be mixed
 /// into data of another root key.
 fn require_known_root_key() -> Result<()> {
+    keyring::require_open()?;
     let loaded = keyring::root_ids()?;
     let mut stored = keks::all(Sees::Latest)?;
     stored.retain(|kek| kek.encrypted.is_some());

@@ -387,9 +387,12 @@ impl<'c> World<'c> {
     ) -> Vec<Effect> {
         let times = view.secrets.values().flat_map(|secret| {
             let expiries = secret.versions.values().filter_map(|version| version.expires);
-            expiries.map(|at| at.to).chain(secret.deleted.map(|it| it.1))
+            // Of an expiry that may have come in between, only a span is known.
+            let expired = expiries.filter(|at| at.from <= during.to && during.from <= at.to);
+            let deleted = secret.deleted.map(|it| it.1).filter(|at| during.holds(*at));
+            expired.map(|at| at.to).chain(deleted)
         });
-        let mut moments: Vec<Micros> = times.filter(|at| during.holds(*at)).collect();
+        let mut moments: Vec<Micros> = times.collect();
         moments.extend([during.from, during.to]);
         let mut problem = String::new();
         for now in moments {
