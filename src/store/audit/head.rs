@@ -24,6 +24,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Where this process saw the row last; no row is at 0.
 static PLACE: AtomicU64 = AtomicU64::new(0);
 
+// Looked for in a range of one place: reading a range cleans its page up, so that the next state has room beside
+// this one; fetching a single place does not.
+
 /// The head and its MAC; `lock`: the latest one, which nobody else changes until the transaction ends.
 pub fn head(lock: bool) -> Result<Option<(Head, Vec<u8>)>> {
     static LOCK: Statement = Statement::new(
@@ -35,11 +38,11 @@ pub fn head(lock: bool) -> Result<Option<(Head, Vec<u8>)>> {
         &[],
     );
     static LOCK_AT: Statement = Statement::new(
-        c"SELECT seal_id, seal_mac, anchor_id, anchor_mac, pruned_before, pruned_seal, server_event, key_version, mac, ctid FROM meshhook_secrets.audit_head WHERE ctid OPERATOR(pg_catalog.=) $1 FOR UPDATE",
+        c"SELECT seal_id, seal_mac, anchor_id, anchor_mac, pruned_before, pruned_seal, server_event, key_version, mac, ctid FROM meshhook_secrets.audit_head WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<=) $1 FOR UPDATE",
         &[TIDOID],
     );
     static READ_AT: Statement = Statement::new(
-        c"SELECT seal_id, seal_mac, anchor_id, anchor_mac, pruned_before, pruned_seal, server_event, key_version, mac, ctid FROM meshhook_secrets.audit_head WHERE ctid OPERATOR(pg_catalog.=) $1",
+        c"SELECT seal_id, seal_mac, anchor_id, anchor_mac, pruned_before, pruned_seal, server_event, key_version, mac, ctid FROM meshhook_secrets.audit_head WHERE ctid OPERATOR(pg_catalog.>=) $1 AND ctid OPERATOR(pg_catalog.<=) $1",
         &[TIDOID],
     );
     let _owner = Acting::as_owner()?;
