@@ -884,6 +884,35 @@ fn the_chain_outlives_its_root_key_once_that_is_rotated() {
     w.auditor.assert_good();
 }
 
+// --- what seals leave behind ----------------------------------------------------------------------------
+
+/// Each seal changes the one row of audit_head. While a snapshot is held (a dump, for hours), its former states
+/// stay, and must not be gone through for every batch.
+#[test]
+fn the_writer_does_not_search_what_a_held_snapshot_keeps() {
+    const SEALS: i64 = 300;
+    let db = Cluster::shared().database();
+    let mut w = World::new(&db);
+    w.member.query(PUT, &[&w.project, &"TOKEN", &"value"]).unwrap();
+    let mut holder = db.superuser();
+    holder.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT now()").unwrap();
+    // As autovacuum sees it, while the writer lives: there is always something to write.
+    let statistics = "SELECT n_tup_upd, seq_scan FROM pg_stat_user_tables
+        WHERE schemaname = 'meshhook_secrets' AND relname = 'audit_head'";
+    let (mut seals, mut searched) = (0, 0);
+    eventually("the writer tells what it did while it goes on", || {
+        for _ in 0..10 {
+            w.member.query_one(GET, &[&w.project, &"TOKEN"]).unwrap();
+        }
+        let row = w.superuser.query_one(statistics, &[]).unwrap();
+        (seals, searched) = (row.get::<_, i64>(0), row.get::<_, i64>(1));
+        seals >= SEALS
+    });
+    assert!(searched < SEALS / 10, "{seals} seals, the head was searched {searched} times");
+    holder.batch_execute("COMMIT").unwrap();
+    w.auditor.assert_good();
+}
+
 // --- the world --------------------------------------------------------------------------------------------
 
 /// Alice with a project and a secret, a superuser, and the auditor.

@@ -9,13 +9,13 @@
 //! - [`raise`]: errors out, and errors of PostgreSQL caught on the way;
 //! - [`spi`]: SQL through kept plans; [`scan`]: index scans without any SQL surface;
 //! - [`rows`]: result sets; [`value`]: results that are wiped; [`user`]: who runs what;
-//!   [`path`]: with which search_path;
+//!   [`pinned`]: with which settings;
 //! - [`session`]: who is at the other end; [`response`]: what PostgREST answers;
 //!   [`server`]: state of server and transaction; [`version`]: what differs between versions of PostgreSQL.
 
 pub mod call;
 pub mod catalog;
-pub mod path;
+pub mod pinned;
 pub mod raise;
 pub mod response;
 pub mod rows;

@@ -6,7 +6,7 @@
 use crate::{
     error::Result,
     pg::{
-        path::PinnedPath,
+        pinned::Pinned,
         spi::{MadeStatement, May},
         user::Acting,
     },
@@ -39,7 +39,7 @@ pub fn findings() -> Result<Vec<Finding>> {
     for group in GROUPS {
         let statement = MadeStatement::new(String::from(group), &[])?;
         let _owner = Acting::as_owner()?;
-        let _path = PinnedPath::pin()?;
+        let _path = Pinned::search_path()?;
         statement.run(May::Read, &[], |found| {
             let text = |row, column| found.get(row, column).unwrap_or_default();
             findings.extend((0..found.count()).map(|row| Finding {

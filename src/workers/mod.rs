@@ -95,6 +95,8 @@ fn transaction<T>(activity: &str, work: impl FnOnce() -> Result<T>) -> Result<T>
             Ok(_) => {
                 pg_sys::PopActiveSnapshot();
                 pg_sys::CommitTransactionCommand();
+                // Nobody else tells autovacuum what a worker leaves behind; of itself this does so once a second.
+                pg_sys::pgstat_report_stat(false);
             }
             Err(Error::Refused(_)) => pg_sys::AbortCurrentTransaction(),
             Err(Error::Postgres(_)) => return result,

@@ -1,10 +1,12 @@
 //! `audit_log`, `audit_pending`, `audit_seals` and `audit_head`.
 
+mod head;
 mod log;
 mod partitions;
 mod pending;
 mod seals;
 
+pub use head::*;
 pub use log::*;
 pub use partitions::*;
 pub use pending::*;

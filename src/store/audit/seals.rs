@@ -1,4 +1,4 @@
-//! `audit_seals` and `audit_head`.
+//! `audit_seals`.
 
 use super::{hash, required, time};
 use crate::{
@@ -9,8 +9,8 @@ use crate::{
     },
     store::{Timestamp, guard::change},
 };
-use meshhook_secrets_core::audit::{Head, Seal};
-use pgrx::pg_sys::{BOOLOID, BYTEAOID, Datum, INT4OID, INT8OID, TIMESTAMPTZOID};
+use meshhook_secrets_core::audit::Seal;
+use pgrx::pg_sys::{BYTEAOID, Datum, INT4OID, INT8OID, TIMESTAMPTZOID};
 
 /// A seal and its MAC.
 pub struct StoredSeal {
@@ -120,67 +120,4 @@ fn seal(found: &Found, row: usize) -> Result<StoredSeal> {
         },
         mac: required(found, row, 12)?,
     })
-}
-
-/// The head and its MAC; `lock`: the latest one, which nobody else changes until the transaction ends.
-pub fn head(lock: bool) -> Result<Option<(Head, Vec<u8>)>> {
-    static LOCK: Statement = Statement::new(
-        c"SELECT seal_id, seal_mac, anchor_id, anchor_mac, pruned_before, pruned_seal, server_event, key_version, mac FROM meshhook_secrets.audit_head FOR UPDATE",
-        &[],
-    );
-    static READ: Statement = Statement::new(
-        c"SELECT seal_id, seal_mac, anchor_id, anchor_mac, pruned_before, pruned_seal, server_event, key_version, mac FROM meshhook_secrets.audit_head",
-        &[],
-    );
-    let _owner = Acting::as_owner()?;
-    let (statement, may) = if lock { (&LOCK, May::Write) } else { (&READ, May::Read) };
-    statement.run(may, &[], |found| {
-        if found.count() == 0 {
-            return Ok(None);
-        }
-        let head = Head {
-            seal_id: required(found, 0, 1)?,
-            seal_mac: hash(found, 0, 2),
-            anchor_id: required(found, 0, 3)?,
-            anchor_mac: hash(found, 0, 4),
-            pruned_before: time(found, 0, 5),
-            pruned_seal: required(found, 0, 6)?,
-            server_event: time(found, 0, 7),
-            key_version: required(found, 0, 8)?,
-        };
-        Ok(Some((head, required(found, 0, 9)?)))
-    })
-}
-
-/// Writes the head.
-pub fn set_head(head: &Head, mac: &[u8]) -> Result<()> {
-    static UPSERT: Statement = Statement::new(
-        c"INSERT INTO meshhook_secrets.audit_head (one, seal_id, seal_mac, anchor_id, anchor_mac, pruned_before, pruned_seal, server_event, key_version, mac) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (one) DO UPDATE SET seal_id = excluded.seal_id, seal_mac = excluded.seal_mac, anchor_id = excluded.anchor_id, anchor_mac = excluded.anchor_mac, pruned_before = excluded.pruned_before, pruned_seal = excluded.pruned_seal, server_event = excluded.server_event, key_version = excluded.key_version, mac = excluded.mac",
-        &[
-            BOOLOID,
-            INT8OID,
-            BYTEAOID,
-            INT8OID,
-            BYTEAOID,
-            TIMESTAMPTZOID,
-            INT8OID,
-            TIMESTAMPTZOID,
-            INT4OID,
-            BYTEAOID,
-        ],
-    );
-    let _owner = Acting::as_owner()?;
-    let parameters = [
-        parameter(true),
-        parameter(head.seal_id),
-        parameter(head.seal_mac.as_slice()),
-        parameter(head.anchor_id),
-        parameter(head.anchor_mac.as_slice()),
-        head.pruned_before.map(Datum::from),
-        parameter(head.pruned_seal),
-        head.server_event.map(Datum::from),
-        parameter(head.key_version),
-        parameter(mac),
-    ];
-    change(|| UPSERT.change_one(&parameters))
 }

@@ -1,9 +1,9 @@
-//! A search_path that no caller has a hand in.
+//! Settings that no caller has a hand in.
 
 use super::raise::catch;
 use crate::error::Result;
 use pgrx::pg_sys;
-use std::ffi::{c_char, c_int};
+use std::ffi::{CStr, c_char, c_int};
 
 unsafe extern "C-unwind" {
     fn set_config_option(
@@ -18,23 +18,32 @@ unsafe extern "C-unwind" {
     ) -> c_int;
 }
 
-/// While this lives, names and operators are looked up in `pg_catalog` alone (temporary objects come
-/// last), as in a function with SET search_path. For statements that are prepared anew each time.
-pub struct PinnedPath {
+/// While this lives, a setting is as it was pinned, as in a function with SET.
+pub struct Pinned {
     level: c_int,
 }
 
-impl PinnedPath {
-    /// Pins the search_path.
-    pub fn pin() -> Result<Self> {
+impl Pinned {
+    /// Names and operators are looked up in `pg_catalog` alone (temporary objects come last). For statements
+    /// that are prepared anew each time.
+    pub fn search_path() -> Result<Self> {
+        Self::pin(c"search_path", c"pg_catalog, pg_temp")
+    }
+
+    /// Tables are read through an index or by the place of a row, however small they are.
+    pub fn no_seqscan() -> Result<Self> {
+        Self::pin(c"enable_seqscan", c"off")
+    }
+
+    fn pin(setting: &'static CStr, value: &'static CStr) -> Result<Self> {
         // SAFETY: the level is ours, and is left on drop; if a statement fails, PostgreSQL leaves it
         // when it aborts the (sub)transaction. Only undecorated calls under `catch`.
         unsafe {
             let pinned = Self { level: pg_sys::NewGUCNestLevel() };
             catch(|| {
                 set_config_option(
-                    c"search_path".as_ptr(),
-                    c"pg_catalog, pg_temp".as_ptr(),
+                    setting.as_ptr(),
+                    value.as_ptr(),
                     pg_sys::GucContext::PGC_USERSET,
                     pg_sys::GucSource::PGC_S_SESSION,
                     pg_sys::GucAction::GUC_ACTION_SAVE,
@@ -48,7 +57,7 @@ impl PinnedPath {
     }
 }
 
-impl Drop for PinnedPath {
+impl Drop for Pinned {
     fn drop(&mut self) {
         // SAFETY: what `pin` entered.
         unsafe { pg_sys::AtEOXact_GUC(true, self.level) }
