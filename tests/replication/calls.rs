@@ -65,6 +65,7 @@ const CALLS: &[(&str, Does, &str)] = &[
     (OPERATOR, Read, "kek_verify(deep => true)"),
     (OPERATOR, Read, "root_key_status()"),
     (OPERATOR, Read, "root_key_verify()"),
+    (OPERATOR, Read, "library_version()"),
     (OPERATOR, Read, "health()"),
     (OPERATOR, Read, "metrics()"),
     (OPERATOR, Read, "doctor()"),
