@@ -22,6 +22,8 @@ help: ## list the targets
 deps: ## install what building needs (apt, rustup components)
 	@scripts/install-deps
 
+all: build # what pgxn calls
+
 build: deps ## build the extension's library
 	$(WITH_PG) cargo build $(EXTENSION)
 
@@ -52,17 +54,18 @@ lint: deps ## formatting and clippy, warnings are errors
 
 fmt: ## format all Rust code
 	cargo fmt --all
+	rustfmt --edition 2024 fuzz/fuzz_targets/*.rs
 
 test-core: deps ## the pure core: no server, seconds
 	cargo test -p meshhook_secrets_core
 
 test-blackbox: build ## real servers, real clients; T=name runs only tests of this name
 	@scripts/install-deps gdb openssl faketime $(EXTENSIONS)
-	@$(WITH_PG) scripts/released 0.1.0 >/dev/null || [ $$? -eq 3 ] # without the history, its tests say so
+	@$(WITH_PG) scripts/released >/dev/null || [ $$? -eq 3 ] # without the history, its tests say so
 	$(WITH_PG) cargo test -p meshhook_secrets_tests $(T)
 
 # The older version's library is built beside the newer one's.
-OLD_TARGET_DIR = $(abspath $(or $(CARGO_TARGET_DIR),target))/old
+OLD_TARGET_DIR = $(shell realpath -m "$${CARGO_TARGET_DIR:-target}")/old
 test-pg-upgrade: build ## pg_upgrade from an older PostgreSQL, OLD_PG_CONFIG=/path/to/its/pg_config, to that of PG_CONFIG
 	@[ -n "$(OLD_PG_CONFIG)" ] || { echo "OLD_PG_CONFIG=/path/to/pg_config says which PostgreSQL to come from" >&2; exit 1; }
 	CARGO_TARGET_DIR="$(OLD_TARGET_DIR)" $(MAKE) build PG_CONFIG="$(OLD_PG_CONFIG)"

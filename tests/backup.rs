@@ -24,7 +24,7 @@ const GET: &str = "SELECT meshhook_secrets.secret_get($1, $2)";
 
 #[test]
 fn a_base_backup_under_load_in_the_middle_of_a_rotation_is_whole() {
-    let server = slow().start();
+    let server = slow().setting("meshhook_secrets.rewrap_pause", "500ms").start();
     let source = Source::in_database(server.database());
     fill(&source.db);
     let (acknowledged, ends) = (AtomicI64::new(0), AtomicBool::new(false));
@@ -47,10 +47,12 @@ fn a_base_backup_under_load_in_the_middle_of_a_rotation_is_whole() {
         in_the_middle(&source.db);
         let before = acknowledged.load(Ordering::Relaxed);
         base_backup(&server, &backup, &[]);
+        assert!(is_rotating(&source.db), "the rotation outlasts the backup");
         before
     });
     run(server.command("pg_verifybackup").arg(&backup));
-    let restored = slow().backup(&backup).start();
+    let quick = Cluster::builder().setting("meshhook_secrets.rewrap_pause", "1ms");
+    let restored = quick.backup(&backup).start();
     let db = restored.restored_database(source.db.name());
     let number: String = db.service().query_one(GET, &[&source.project, &"NUMBER"]).unwrap().get(0);
     assert!(number.parse::<i64>().unwrap() >= before, "{number} after {before}");

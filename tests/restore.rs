@@ -151,9 +151,10 @@ fn a_dump_in_the_middle_of_everything_is_one_moment() {
         let _ending = AtEnd(&ends);
         eventually("they are at work", || count(&mut db.superuser(), "audit_log") > 50);
         in_the_middle(db);
-        [&["--format=custom"][..], &["--format=directory", "--jobs=2"]]
-            .map(|it| source.dump(it))
-            .into()
+        let dumps = [&["--format=custom"][..], &["--format=directory", "--jobs=2"]];
+        let dumps = dumps.map(|it| source.dump(it)).into();
+        assert!(is_rotating(db), "the rotation outlasts the dumps");
+        dumps
     });
     for dump in dumps {
         let target = target().empty_database();
@@ -199,7 +200,7 @@ fn a_dump_of_a_standby_is_as_good() {
 fn slow() -> Cluster {
     Cluster::builder()
         .setting("meshhook_secrets.rewrap_batch_size", "1")
-        .setting("meshhook_secrets.rewrap_pause", "100ms")
+        .setting("meshhook_secrets.rewrap_pause", "500ms")
         .start()
 }
 
@@ -220,11 +221,14 @@ fn forget_filled(db: &Database<'_>) {
 /// Starts a rotation, and waits until some but not all is done.
 fn in_the_middle(db: &Database<'_>) {
     db.superuser().batch_execute("SELECT meshhook_secrets.kek_rotate()").unwrap();
+    eventually("it is in the middle", || is_rotating(db));
+}
+
+fn is_rotating(db: &Database<'_>) -> bool {
     let keys =
         "SELECT count(*) FILTER (WHERE kek_id = 1) > 0 AND count(*) FILTER (WHERE kek_id = 2) > 1
         FROM meshhook_secrets.data_keys";
-    let mut superuser = db.superuser();
-    eventually("it is in the middle", || superuser.query_one(keys, &[]).unwrap().get(0));
+    db.superuser().query_one(keys, &[]).unwrap().get(0)
 }
 
 /// The rotation ends by itself, all values are there, the log verifies and goes on.

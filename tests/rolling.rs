@@ -6,12 +6,18 @@ use std::fs;
 use std::io::{Write, stderr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use support::{Cluster, Database, Prefix, Shutdown, eventually, expect_error, walk};
 use uuid::Uuid;
 
 const UPDATE: &str = "ALTER EXTENSION meshhook_secrets UPDATE";
-const OLD: &str = "0.1.0";
+
+/// The last released version.
+static OLD: LazyLock<String> = LazyLock::new(|| {
+    let list = fs::read_to_string(Prefix::repository().join("sql/released/releases")).unwrap();
+    list.lines().last().and_then(|line| line.split(' ').next()).unwrap().to_owned()
+});
 
 #[test]
 fn a_server_is_upgraded_while_it_runs() {
@@ -21,7 +27,7 @@ fn a_server_is_upgraded_while_it_runs() {
     let cluster = Cluster::builder().prefix(prefix).start();
     let db = cluster.database();
     let world = World::new(&db);
-    assert_eq!(version(&db), OLD);
+    assert_eq!(version(&db), *OLD);
     walk(&db);
 
     // The new package is installed, and the server not restarted: it still runs the old library.
@@ -32,9 +38,9 @@ fn a_server_is_upgraded_while_it_runs() {
     let other = cluster.empty_database();
     let refused = other.superuser().batch_execute("CREATE EXTENSION meshhook_secrets");
     expect_error(refused, "55000").message("older library").hint("Restart the server");
-    let old = format!("CREATE EXTENSION meshhook_secrets VERSION '{OLD}'");
+    let old = format!("CREATE EXTENSION meshhook_secrets VERSION '{}'", *OLD);
     other.superuser().batch_execute(&old).unwrap();
-    assert_eq!(version(&db), OLD);
+    assert_eq!(version(&db), *OLD);
     world.is_readable(&cluster);
     walk(&db);
 
@@ -58,8 +64,10 @@ fn a_server_is_upgraded_while_it_runs() {
     world.is_readable(&cluster);
     let put = "SELECT meshhook_secrets.secret_put($1, 'LATER', 'value')";
     db.user(world.user).query(put, &[&world.project]).unwrap();
-    let missing = db.superuser().query("SELECT meshhook_secrets.library_version()", &[]);
-    expect_error(missing, "42883").message("meshhook_secrets_library_version");
+    if *OLD == "0.1.0" {
+        let missing = db.superuser().query("SELECT meshhook_secrets.library_version()", &[]);
+        expect_error(missing, "42883").message("meshhook_secrets_library_version");
+    }
 }
 
 #[test]
@@ -67,7 +75,7 @@ fn a_standby_of_the_old_version_follows_an_updated_primary() {
     let Some(released) = released() else { return };
     let new = Prefix::version();
     let primary = Cluster::builder()
-        .extension(&format!("CREATE EXTENSION meshhook_secrets VERSION '{OLD}'"))
+        .extension(&format!("CREATE EXTENSION meshhook_secrets VERSION '{}'", *OLD))
         .start();
     let db = primary.database();
     let world = World::new(&db);
@@ -172,11 +180,11 @@ fn doctor_says_to_restart_when_a_later_package_is_installed() {
 /// The tree of the old version; without the history of the repository there is none, and nothing to test.
 fn released() -> Option<PathBuf> {
     let mut script = Command::new(Prefix::repository().join("scripts/released"));
-    let output = script.arg(OLD).output().unwrap();
+    let output = script.arg(&*OLD).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(3) {
         // Not by eprintln: of a test that passes nobody would see it.
-        let line = format!("NOT RUN, for want of {OLD}: {}\n", said.trim());
+        let line = format!("NOT RUN, for want of {}: {}\n", *OLD, said.trim());
         stderr().write_all(line.as_bytes()).unwrap();
         return None;
     }

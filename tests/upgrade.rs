@@ -92,6 +92,8 @@ fn meta_is_what_pgxn_wants() {
         let file = provided["meshhook_secrets"][file].as_str().unwrap();
         assert!(root.join(file).is_file(), "{file}");
     }
+    // Its client calls this, then `install`.
+    run(Command::new("make").args(["--dry-run", "all"]).current_dir(root));
 }
 
 // --- it becomes what a new one is ---------------------------------------------------------------
@@ -412,7 +414,10 @@ fn doctor_says_when_the_library_is_too_old_for_the_functions() {
         let set = "UPDATE pg_extension SET extversion = $1 WHERE extname = 'meshhook_secrets'";
         db.superuser().execute(set, &[&version]).unwrap();
     };
-    for later in ["0.2.1", "0.10.0", "1.0.0"] {
+    let version = Prefix::version();
+    let (minor, patch) = version.rsplit_once('.').unwrap();
+    let next = format!("{minor}.{}", patch.parse::<u32>().unwrap() + 1);
+    for later in [next.as_str(), "0.100.0", "10.0.0"] {
         set(later);
         let found = finding(&db, "library_too_old").unwrap();
         assert_eq!(found["severity"], "critical");
