@@ -193,7 +193,7 @@ impl Error {
     pub fn subscribed() -> Self {
         Error::new("25006", "cannot change secrets that a subscription keeps")
             .detail("The tables of meshhook_secrets come from a publisher, which knows nothing of what is changed here.")
-            .hint("Connect to the publisher. DROP SUBSCRIPTION makes this database one of its own.")
+            .hint("Connect to the publisher. DROP SUBSCRIPTION makes this database one of its own (docs/replication.md).")
     }
 
     /// 55000: the library was not loaded at server start.

@@ -718,14 +718,16 @@ fn internal_functions_cannot_be_borrowed() {
     for mut client in [db.user(alice), db.service()] {
         client.batch_execute("CREATE TEMP TABLE bait (id uuid)").unwrap();
         client.execute("INSERT INTO bait VALUES ($1)", &[&project]).unwrap();
-        for function in ["host_project_changed('id')", "refuse_direct_change()"] {
+        for function in
+            ["host_project_changed('id')", "refuse_direct_change()", "remove_versions()"]
+        {
             let trigger = format!(
                 "CREATE TRIGGER t AFTER DELETE ON bait FOR EACH ROW EXECUTE FUNCTION meshhook_secrets.{function}"
             );
             expect_error(client.batch_execute(&trigger), "42501")
                 .message("permission denied for function");
         }
-        for function in ["host_project_changed", "refuse_direct_change"] {
+        for function in ["host_project_changed", "refuse_direct_change", "remove_versions"] {
             let call = format!("SELECT meshhook_secrets.{function}()");
             assert!(client.batch_execute(&call).is_err());
         }

@@ -22,9 +22,10 @@ const FINGERPRINT_A: &str = "971a090d2b412973";
 
 /// Functions that leave no record of their own: what policies and triggers ask, what the writer calls,
 /// and probes, which may be asked every second.
-const UNRECORDED: [&str; 10] = [
+const UNRECORDED: [&str; 11] = [
     "member_projects",
     "refuse_direct_change",
+    "remove_versions",
     "host_project_changed",
     "audit_make_partition",
     "audit_record_setup",

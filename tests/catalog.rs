@@ -62,13 +62,15 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
     ("doctor", &[AUDITOR, KEK_ADMIN]),
     ("member_projects", &[READER, WRITER]),
     ("refuse_direct_change", &[]),
+    ("remove_versions", &[]),
     ("host_project_changed", &[]),
     ("attach_projects", &[]),
     ("setup_supabase", &[]),
 ];
 
 /// The functions written in PL/pgSQL, whose names PostgreSQL looks up when they run.
-const PLPGSQL: &[&str] = &["attach_projects", "setup_supabase", "audit_make_partition"];
+const PLPGSQL: &[&str] =
+    &["attach_projects", "setup_supabase", "audit_make_partition", "remove_versions"];
 
 // --- functions -------------------------------------------------------------------------------
 
@@ -246,13 +248,13 @@ fn every_table_is_guarded() {
         let name: String = row.get(0);
         assert!(row.get::<_, bool>(1) && row.get::<_, bool>(2), "{name}: row-level security");
         assert!(row.get::<_, bool>(3), "{name} has no comment");
-        // 62: BEFORE, each statement, INSERT, UPDATE, DELETE and TRUNCATE.
+        // 62: BEFORE, each statement, INSERT, UPDATE, DELETE and TRUNCATE; 9: AFTER, each row, DELETE.
         let triggers: Vec<String> = row.get(4);
-        assert_eq!(
-            triggers,
-            ["refuse_direct_change 62O meshhook_secrets.refuse_direct_change"],
-            "{name}"
-        );
+        let mut expected = vec!["refuse_direct_change 62O meshhook_secrets.refuse_direct_change"];
+        if name == "project_secrets" {
+            expected.push("remove_versions 9O meshhook_secrets.remove_versions");
+        }
+        assert_eq!(triggers, expected, "{name}");
         // Without a policy nobody sees a row.
         let policies: Option<Vec<String>> = row.get(5);
         match &*name {

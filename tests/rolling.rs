@@ -64,6 +64,12 @@ fn a_server_is_upgraded_while_it_runs() {
     world.is_readable(&cluster);
     let put = "SELECT meshhook_secrets.secret_put($1, 'LATER', 'value')";
     db.user(world.user).query(put, &[&world.project]).unwrap();
+    db.user(world.user)
+        .query("SELECT meshhook_secrets.secret_purge($1, 'LATER', 'LATER')", &[&world.project])
+        .unwrap();
+    let left = "SELECT FROM meshhook_secrets.secret_versions v WHERE NOT EXISTS (
+        SELECT FROM meshhook_secrets.project_secrets s WHERE (s.project_id, s.id) = (v.project_id, v.secret_id))";
+    assert_eq!(db.superuser().query(left, &[]).unwrap().len(), 0, "versions without a secret");
     if *OLD == "0.1.0" {
         let missing = db.superuser().query("SELECT meshhook_secrets.library_version()", &[]);
         expect_error(missing, "42883").message("meshhook_secrets_library_version");

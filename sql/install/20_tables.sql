@@ -66,7 +66,7 @@ COMMENT ON COLUMN meshhook_secrets.project_secrets.oldest_version IS 'Versions b
 COMMENT ON COLUMN meshhook_secrets.project_secrets.mac IS 'HMAC-SHA-256 over ids, name, version pointers, expiry and deletion: 32 bytes.';
 
 -- No foreign key between our tables: pg_restore with parallel jobs loads them in any order, and the tables of an
--- extension have their constraints before their rows.
+-- extension have their constraints before their rows. A trigger removes the versions of a secret that is removed.
 CREATE TABLE meshhook_secrets.secret_versions (
   project_id  uuid NOT NULL,
   secret_id   uuid NOT NULL,

@@ -29,6 +29,21 @@ BEGIN
 END
 $triggers$;
 
+-- What a foreign key with ON DELETE CASCADE would do, which pg_restore with parallel jobs cannot have.
+CREATE FUNCTION meshhook_secrets.remove_versions() RETURNS trigger
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  DELETE FROM meshhook_secrets.secret_versions v WHERE v.project_id = OLD.project_id AND v.secret_id = OLD.id;
+  RETURN NULL;
+END
+$function$;
+REVOKE ALL ON FUNCTION meshhook_secrets.remove_versions() FROM PUBLIC;
+COMMENT ON FUNCTION meshhook_secrets.remove_versions() IS
+  'Removes the versions of a secret that is removed, whoever removes it.';
+CREATE TRIGGER remove_versions AFTER DELETE ON meshhook_secrets.project_secrets
+  FOR EACH ROW EXECUTE FUNCTION meshhook_secrets.remove_versions();
+
 -- Columns: a reader finds a secret and checks its mac, a writer sees and changes the rest.
 -- ids, names and creation are written once. No privilege on a whole table: it would allow LOCK TABLE.
 GRANT SELECT (project_id, id, name, current_version, oldest_version, dek_version, expires_at, deleted_at, purge_after, mac)

@@ -67,7 +67,7 @@ BEGIN
       IF pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>) give_up THEN
         RAISE EXCEPTION 'a transaction that uses secrets does not end' USING ERRCODE = '55P03',
           DETAIL = 'The update waits for it for a minute. Nothing has been changed.',
-          HINT = 'See who is idle in transaction in pg_stat_activity, then try again.';
+          HINT = 'See who is idle in transaction in pg_stat_activity, and what is prepared in pg_prepared_xacts, then try again.';
       END IF;
       PERFORM pg_catalog.pg_sleep(0.1);
     END;
@@ -76,9 +76,23 @@ END
 $locks$;
 
 -- pg_restore with several jobs loads tables in the order of their sizes, and these keys are there before the data:
--- versions were refused. The functions see to what they saw to.
+-- versions were refused. A trigger does what the first one did.
 ALTER TABLE meshhook_secrets.secret_versions DROP CONSTRAINT secret_versions_project_id_secret_id_fkey;
 ALTER TABLE meshhook_secrets.rotation_jobs DROP CONSTRAINT rotation_jobs_kek_id_fkey;
+-- What a foreign key with ON DELETE CASCADE would do, which pg_restore with parallel jobs cannot have.
+CREATE FUNCTION meshhook_secrets.remove_versions() RETURNS trigger
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  DELETE FROM meshhook_secrets.secret_versions v WHERE v.project_id = OLD.project_id AND v.secret_id = OLD.id;
+  RETURN NULL;
+END
+$function$;
+REVOKE ALL ON FUNCTION meshhook_secrets.remove_versions() FROM PUBLIC;
+COMMENT ON FUNCTION meshhook_secrets.remove_versions() IS
+  'Removes the versions of a secret that is removed, whoever removes it.';
+CREATE TRIGGER remove_versions AFTER DELETE ON meshhook_secrets.project_secrets
+  FOR EACH ROW EXECUTE FUNCTION meshhook_secrets.remove_versions();
 
 -- Both say at once where nothing can be written.
 CREATE OR REPLACE FUNCTION meshhook_secrets.attach_projects(

@@ -153,11 +153,6 @@ pub fn shred(project: &Uuid) -> Result<()> {
         c"DELETE FROM meshhook_secrets.project_secrets WHERE project_id OPERATOR(pg_catalog.=) $1",
         &[UUIDOID],
     );
-    // After the secrets: whoever is adding a version holds its secret, and is waited for.
-    static VERSIONS: Statement = Statement::new(
-        c"DELETE FROM meshhook_secrets.secret_versions WHERE project_id OPERATOR(pg_catalog.=) $1",
-        &[UUIDOID],
-    );
     static KEYS: Statement = Statement::new(
         c"DELETE FROM meshhook_secrets.data_keys WHERE project_id OPERATOR(pg_catalog.=) $1",
         &[UUIDOID],
@@ -165,7 +160,6 @@ pub fn shred(project: &Uuid) -> Result<()> {
     let _owner = Acting::as_owner()?;
     change(|| {
         SECRETS.run(May::WriteLatest, &[uuid(project)], |_| Ok(()))?;
-        VERSIONS.run(May::WriteLatest, &[uuid(project)], |_| Ok(()))?;
         KEYS.run(May::WriteLatest, &[uuid(project)], |_| Ok(()))
     })
 }

@@ -1,7 +1,7 @@
 //! `project_secrets`: statements run as the caller, so that row-level security and column privileges
 //! decide, but for removals and key administration, which say so.
 
-use super::{Timestamp, Uuid, guard::change, versions};
+use super::{Timestamp, Uuid, guard::change};
 use crate::{
     error::{Error, Result},
     pg::{
@@ -191,8 +191,7 @@ pub fn delete(secret: &Secret) -> Result<()> {
         &[UUIDOID, UUIDOID],
     );
     let _owner = Acting::as_owner()?;
-    change(|| DELETE.change_one(&[uuid(&secret.project_id), uuid(&secret.id)]))?;
-    versions::delete_all(&secret.project_id, &secret.id)
+    change(|| DELETE.change_one(&[uuid(&secret.project_id), uuid(&secret.id)]))
 }
 
 fn state(secret: &Secret) -> [Parameter; 7] {

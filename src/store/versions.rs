@@ -106,17 +106,6 @@ pub fn destroy_before(project: &Uuid, secret: &Uuid, oldest: i32) -> Result<()> 
     change(|| DELETE.run(May::WriteLatest, &parameters, |_| Ok(())))
 }
 
-/// Removes all versions of a secret.
-pub fn delete_all(project: &Uuid, secret: &Uuid) -> Result<()> {
-    static DELETE: Statement = Statement::new(
-        c"DELETE FROM meshhook_secrets.secret_versions WHERE project_id OPERATOR(pg_catalog.=) $1 AND secret_id OPERATOR(pg_catalog.=) $2",
-        &[UUIDOID, UUIDOID],
-    );
-    let _owner = Acting::as_owner()?;
-    let parameters = [uuid(project), uuid(secret)];
-    change(|| DELETE.run(May::WriteLatest, &parameters, |_| Ok(())))
-}
-
 fn stored(row: &Row) -> Result<StoredVersion> {
     let time = |time: TimestampWithTimeZone| i64::from(time);
     Ok(StoredVersion {

@@ -62,8 +62,13 @@ const CALLS: &[(By, &str)] = &[
 ];
 
 /// Functions that only triggers, the audit writer and `attach_projects` call.
-const INTERNAL: &[&str] =
-    &["refuse_direct_change", "host_project_changed", "audit_make_partition", "audit_record_setup"];
+const INTERNAL: &[&str] = &[
+    "refuse_direct_change",
+    "remove_versions",
+    "host_project_changed",
+    "audit_make_partition",
+    "audit_record_setup",
+];
 
 #[derive(Clone, Copy)]
 enum By {

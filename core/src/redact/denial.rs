@@ -34,6 +34,7 @@ pub const FUNCTIONS: &[&str] = &[
     "metrics",
     "project_seal_status",
     "refuse_direct_change",
+    "remove_versions",
     "root_key_rotate",
     "root_key_status",
     "root_key_verify",

@@ -73,7 +73,8 @@ SELECT 'info', 'standby', 'This server is a standby: what depends on writing is 
 UNION ALL
 SELECT 'info', 'subscription', 'A subscription keeps keys and secrets of this database: they are changed, and rotated, on the publisher only.',
        '-- Run meshhook_secrets.doctor() on the publisher too.', NULL
-  WHERE EXISTS (SELECT FROM pg_subscription_rel s JOIN pg_class c ON c.oid = s.srrelid WHERE c.relnamespace = 'meshhook_secrets'::regnamespace)
+  WHERE EXISTS (SELECT FROM pg_subscription_rel s JOIN pg_class c ON c.oid = s.srrelid WHERE c.relnamespace = 'meshhook_secrets'::regnamespace
+      AND c.relname IN ('kek_storage', 'data_keys', 'project_secrets', 'secret_versions'))
 UNION ALL
 SELECT 'info', 'backup', 'Whether there are backups, and whether they can be restored, cannot be seen from here. A backup of the database holds every secret, sealed, and is worth nothing without the root key.',
        '-- Keep the root key, with its previous lines as long as backups from their time are kept, in another place than the backups, and restore one now and then.', NULL
