@@ -273,6 +273,33 @@ fn reload_that_comes_while_the_worker_is_away_is_not_missed() {
 }
 
 #[test]
+fn reload_that_a_crash_meets_is_answered_after_it_and_an_answered_one_not_again() {
+    let cluster = Cluster::builder().setting("meshhook_secrets.root_key_timeout", "60s").start();
+    let vault = Vault::new(&cluster);
+    let source = Source::new(&cluster);
+    let hangs = cluster.dir().join("hangs");
+    source.does(&format!(": >{}; sleep 1000", hangs.display()));
+    cluster.reload();
+    eventually("the command hangs", || hangs.exists());
+    source.does(&format!("echo {KEY_B}; echo {KEY_A}"));
+    crash(&cluster, &mut vault.member());
+    let loaded = || root_keys(&vault.db).contains(&key(FINGERPRINT_A, false, true, 1));
+    eventually("the new key is the current one", loaded);
+
+    // The worker that lives on answers a reload too; a source that is gone is then nobody's business.
+    source.prints_key();
+    cluster.reload();
+    eventually("the old key is alone again", || !loaded());
+    let runs = source.runs();
+    source.does("exit 1");
+    let before = worker(&cluster);
+    crash(&cluster, &mut vault.member());
+    eventually("the worker is back", || worker(&cluster).is_some_and(|pid| Some(pid) != before));
+    sleep(Duration::from_millis(500));
+    assert!(vault.is_readable() && source.runs() == runs, "looked at without need");
+}
+
+#[test]
 fn reload_with_repaired_setting_does_not_wait_for_a_command_that_still_hangs() {
     let cluster = Cluster::builder().setting("meshhook_secrets.root_key_timeout", "60s").start();
     let vault = Vault::new(&cluster);

@@ -16,13 +16,47 @@ const DATABASES: usize = 128;
 struct Entry {
     /// The database's OID; 0: free.
     database: u32,
-    /// When, in microseconds since 2000-01-01 UTC.
-    due: i64,
+    /// When.
+    due: Due,
     /// How often in a row its worker ended without saying what is next.
     failures: u32,
     /// Counts what was posted, so that a worker's word about what it has seen does not wipe out what
     /// came later.
     posted: u64,
+}
+
+/// When something is to be done. What is only waited for does not go by the time of day: a clock that is set
+/// back would put it off by as much.
+#[derive(Clone, Copy)]
+pub enum Due {
+    /// At this time of day, in microseconds since 2000-01-01 UTC.
+    Date(i64),
+    /// At this [`server::uptime`].
+    Uptime(i64),
+}
+
+impl Due {
+    /// At once.
+    const NOW: Self = Self::Uptime(0);
+
+    /// After a pause in microseconds.
+    pub fn after(pause: i64) -> Self {
+        Self::Uptime(server::uptime() + pause)
+    }
+
+    /// How long until then, in microseconds; not above zero: it is time.
+    fn wait(self) -> i64 {
+        match self {
+            Self::Date(at) => at.saturating_sub(server::now()),
+            Self::Uptime(at) => at - server::uptime(),
+        }
+    }
+}
+
+impl Default for Due {
+    fn default() -> Self {
+        Self::NOW
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -96,7 +130,7 @@ pub fn post(database: u32) {
     let place = known.or_else(|| board.entries.iter().position(|entry| entry.database == 0));
     if let Some(place) = place {
         let posted = board.entries[place].posted.wrapping_add(1);
-        board.entries[place] = Entry { database, due: 0, failures: 0, posted };
+        board.entries[place] = Entry { database, due: Due::NOW, failures: 0, posted };
     }
 }
 
@@ -107,8 +141,8 @@ pub fn posted(database: u32) -> u64 {
     entries.find(|entry| entry.database == database).map_or(0, |entry| entry.posted)
 }
 
-/// All that was posted up to `posted` is done; the next is due at this time, or there is nothing more.
-pub fn done(database: u32, posted: u64, due: Option<i64>) {
+/// All that was posted up to `posted` is done; the next is due then, or there is nothing more.
+pub fn done(database: u32, posted: u64, due: Option<Due>) {
     let mut board = BOARD.exclusive();
     let mut entries = board.entries.iter_mut();
     if let Some(entry) = entries.find(|entry| entry.database == database && entry.posted == posted)
@@ -130,26 +164,21 @@ pub fn clear(database: u32) {
 /// The longest pause after failures.
 const LAST: i64 = 60_000_000;
 
-/// The database whose time comes first, and when. Where it is to be tried again, a clock that was set back
-/// does not put that off.
-pub fn next(now: i64) -> Option<(u32, i64)> {
+/// The database whose time comes first, and how long until then in microseconds; not above zero: it has come.
+pub fn next() -> Option<(u32, i64)> {
     let board = BOARD.share();
     let used = board.entries.iter().filter(|entry| entry.database != 0);
-    let due = |entry: &Entry| match entry.failures {
-        0 => entry.due,
-        _ => entry.due.min(now + LAST),
-    };
-    used.map(|entry| (entry.database, due(entry))).min_by_key(|(_, due)| *due)
+    used.map(|entry| (entry.database, entry.due.wait())).min_by_key(|(_, wait)| *wait)
 }
 
 /// A worker is being started for the database: unless it says something else, it is tried again, later
 /// each time.
-pub fn take(database: u32, now: i64) {
+pub fn take(database: u32) {
     const FIRST: i64 = 1_000_000;
     let mut board = BOARD.exclusive();
     if let Some(entry) = board.entries.iter_mut().find(|entry| entry.database == database) {
         let pause = FIRST.saturating_mul(1 << entry.failures.min(20)).min(LAST);
-        entry.due = now + pause;
+        entry.due = Due::after(pause);
         entry.failures = entry.failures.saturating_add(1);
     }
 }

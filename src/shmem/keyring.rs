@@ -38,8 +38,6 @@ struct State {
     /// Loads asked for by `unseal()`, and the last one that the worker has answered.
     asked: u64,
     answered: u64,
-    /// The reload of the settings after which the worker last looked at the source.
-    reloaded: i64,
     /// The worker's latch, as an address valid in every process; 0 while there is no worker.
     latch: usize,
 }
@@ -82,7 +80,6 @@ fn started() -> State {
         since: crate::pg::server::now(),
         asked: 0,
         answered: 0,
-        reloaded: crate::pg::server::reloaded(),
         latch: 0,
     };
     // SAFETY: the postmaster runs this before any other process exists.
@@ -305,7 +302,7 @@ pub fn attach_worker() -> Result<()> {
 
 /// The worker has looked at the source after this reload of the settings.
 pub fn looked(reloaded: i64) -> Result<()> {
-    write(|state, _| state.reloaded = reloaded)
+    write(|_, vault| vault.reloaded = reloaded)
 }
 
 /// What the worker needs to know.
@@ -329,7 +326,7 @@ pub fn task() -> Result<Task> {
         answered: state.answered,
         forbidden: vault.sealed_by_operator != 0,
         open: state.phase == Phase::Open,
-        reloaded: state.reloaded,
+        reloaded: vault.reloaded,
     })
 }
 

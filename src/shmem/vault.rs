@@ -26,6 +26,9 @@ pub struct Vault {
     pub sequence: u32,
     /// Which slot to give up next where all are taken.
     pub next: u32,
+    /// When the settings were read after which the source was last looked at, in microseconds since 2000-01-01 UTC;
+    /// 0: never. Here, so that a reload that meets a crash is not taken for one that was answered.
+    pub reloaded: i64,
     /// The current one first.
     pub roots: [Slot<FINGERPRINT>; ROOT_KEYS_MAX],
     /// Where [`ways`] says.

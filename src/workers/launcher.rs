@@ -57,10 +57,9 @@ pub extern "C-unwind" fn meshhook_secrets_launcher(_argument: pg_sys::Datum) {
                 board::post(database);
                 first_visit.insert(database);
             }
-            match board::next(server::now()).map(|(database, due)| (database, due - server::now()))
-            {
+            match board::next() {
                 Some((database, ..=0)) => {
-                    board::take(database, server::now());
+                    board::take(database);
                     if BackgroundWorker::transaction(databases).contains(&database) {
                         let flag = if first_visit.remove(&database) { FIRST_VISIT } else { 0 };
                         let argument = u64::from(database) | flag;

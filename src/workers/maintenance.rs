@@ -14,7 +14,11 @@ use crate::{
         audit::{Kind, recorded},
         kek_life, rotation,
     },
-    shmem::{audit, board, keyring},
+    shmem::{
+        audit,
+        board::{self, Due},
+        keyring,
+    },
 };
 use pgrx::{
     bgworkers::{BackgroundWorker, SignalWakeFlags},
@@ -78,7 +82,7 @@ fn run(database: u32, first: bool) -> Result<()> {
     }
     if transaction("looking for work", access::is_subscriber)? {
         // The publisher's workers do it. Nobody tells us when the subscription is dropped.
-        board::done(database, posted, Some(server::now() + SUBSCRIBED));
+        board::done(database, posted, Some(Due::after(SUBSCRIBED)));
         return Ok(());
     }
     let done = transaction("looking for work", start_due)
@@ -97,9 +101,8 @@ fn run(database: u32, first: bool) -> Result<()> {
     Ok(())
 }
 
-fn not_at_once(due: i64) -> i64 {
-    let now = server::now();
-    if due <= now { now + PAUSE } else { due }
+fn not_at_once(due: i64) -> Due {
+    if due <= server::now() { Due::after(PAUSE) } else { Due::Date(due) }
 }
 
 fn is_installed() -> Result<bool> {

@@ -13,7 +13,7 @@ use pgrx::{
     pg_sys,
     prelude::*,
 };
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, mem::take, time::Duration};
 
 /// The pause after the first failure; doubled after each further one.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -46,11 +46,12 @@ pub extern "C-unwind" fn meshhook_secrets_root_key_worker(_argument: pg_sys::Dat
     let mut due = keyring::task().map_or(true, |task| {
         !task.open || task.asked > task.answered || task.reloaded < server::reloaded()
     });
+    let mut doubtful = !due && keyring::task().is_ok_and(|task| is_unclear(task.reloaded));
     loop {
         let mut pause = None;
-        if due {
+        if due || doubtful {
             let reloaded = server::reloaded();
-            let fetched = fetch();
+            let fetched = fetch(take(&mut doubtful));
             if !matches!(fetched, Fetched::Superseded | Fetched::Stopped) {
                 let _ = keyring::looked(reloaded);
             }
@@ -59,7 +60,7 @@ pub extern "C-unwind" fn meshhook_secrets_root_key_worker(_argument: pg_sys::Dat
                     report(&mut reported, Report::Open(id));
                     retry = RETRY_FIRST;
                 }
-                Fetched::Forbidden => {}
+                Fetched::Forbidden | Fetched::Nothing => {}
                 Fetched::Superseded => pause = Some(Duration::from_millis(1)),
                 Fetched::Failed(failure) => {
                     report(&mut reported, Report::Failed(failure));
@@ -81,6 +82,11 @@ pub extern "C-unwind" fn meshhook_secrets_root_key_worker(_argument: pg_sys::Dat
             due = true;
         }
     }
+}
+
+/// Whether the clock was set back since that look, so that nobody can tell whether a reload came after it.
+fn is_unclear(looked: i64) -> bool {
+    looked > server::reloaded() && looked > server::now()
 }
 
 thread_local! {
@@ -107,12 +113,14 @@ enum Fetched {
     Failed(root_key::Failure),
     /// An operator sealed; the source was not even looked at.
     Forbidden,
+    /// Nobody may have asked for this look, and it failed: no reason to seal.
+    Nothing,
     /// Given up because there is something newer to do.
     Superseded,
     Stopped,
 }
 
-fn fetch() -> Fetched {
+fn fetch(doubtful: bool) -> Fetched {
     let Ok(task) = keyring::task() else {
         return Fetched::Stopped;
     };
@@ -129,6 +137,7 @@ fn fetch() -> Fetched {
             }
             _ => Fetched::Superseded,
         },
+        Outcome::Failed(_) if doubtful => Fetched::Nothing,
         Outcome::Failed(failure) => {
             let _ = keyring::fail(&failure.cause, &failure.remedy, task.asked);
             Fetched::Failed(failure)

@@ -20,15 +20,16 @@ mod steps;
 mod unanswered;
 mod world;
 
+use std::fs;
 use std::sync::mpsc::channel;
-use std::thread::spawn;
+use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use callers::{AUDITOR, Caller, KEK_ADMIN, WITNESS};
 use clock::Clock;
 use faults::{FAULTS, Fault};
 use support::audit::{make_role, writer_pid};
-use support::{Cluster, eventually, expect_error, signal};
+use support::{Cluster, KEY_A, KEY_B, eventually, expect_error, server_process, signal};
 use uuid::Uuid;
 use world::World;
 
@@ -114,6 +115,50 @@ fn a_clock_that_is_set_back_keeps_nobody_waiting() {
     drop((service, superuser));
     let drop = format!("DROP DATABASE {}", db.name());
     cluster.connect("postgres", "postgres").batch_execute(&drop).expect("nobody stays in it");
+}
+
+/// A clock that is set back hides no reload that came while the root key worker was away; and where none came, a source that
+/// is gone does no harm.
+#[test]
+fn a_clock_that_is_set_back_hides_no_reload() {
+    let (cluster, mut clock) = start(true);
+    let db = cluster.database();
+    let project = db.project(Uuid::from_u128(1));
+    let mut service = db.service();
+    let put = "SELECT meshhook_secrets.secret_put($1, 'TOKEN', 'value')";
+    service.query(put, &[&project]).expect("service_role may");
+    let loaded = |keys: usize| {
+        let asked =
+            "SELECT FROM meshhook_secrets.root_key_status() WHERE is_loaded AND NOT is_current";
+        eventually("the source was read", || {
+            db.superuser().query(asked, &[]).expect("superuser may").len() == keys
+        });
+    };
+    // Later reloads seem to be earlier than this one.
+    clock.jump(7200);
+    let both = format!("{KEY_B}\n{KEY_A}");
+    cluster.write_root_key(&both);
+    cluster.reload();
+    loaded(1);
+    clock.jump(-7200);
+    let worker = || server_process(cluster.postmaster_pid(), "meshhook_secrets root key");
+    let end = || {
+        let before = worker().expect("it runs");
+        signal(before, "TERM");
+        eventually("the worker is gone", || worker() != Some(before));
+    };
+
+    fs::remove_file(cluster.root_key_path()).expect("it is there");
+    end();
+    eventually("the worker is back", || worker().is_some());
+    sleep(Duration::from_millis(500));
+    let get = "SELECT meshhook_secrets.secret_get($1, 'TOKEN')";
+    service.query(get, &[&project]).expect("nobody asked for this look");
+
+    cluster.write_root_key(KEY_A);
+    end();
+    cluster.reload();
+    loaded(0);
 }
 
 fn live(seed: u64, steps: usize, clock_jumps: bool) {
