@@ -208,6 +208,25 @@ const WAYS: &[Way] = &[
         h.run(&format!("SELECT public.refuse_key('{c}')"));
         h.bind("SELECT public.refuse_key($2), $1::uuid", c);
     }),
+    ("wrapper that raises what escapes mean", |h, c| {
+        let (middle, bytes) = (c.len() / 2, c.bytes());
+        let by = |start: &str| -> String {
+            bytes.clone().map(|it| format!("{start}{it:02x}")).collect()
+        };
+        let octal: String = bytes.clone().map(|it| format!("\\{it:o}")).collect();
+        for literal in [
+            format!("E'{}'", by("\\x")),
+            format!("E'{octal}'"),
+            format!("E'{}'", by("\\u00")),
+            format!("E'{}'", by("\\U000000")),
+            format!("U&'{}'", by("\\00")),
+            format!("U&'{}'", by("\\+0000")),
+            format!("U&'{}' UESCAPE '!'", by("!00")),
+            format!("E'{}\\x{:x}{}'", &c[..middle], c.as_bytes()[middle], &c[middle + 1..]),
+        ] {
+            h.run(&format!("SELECT public.refuse_key({literal})"));
+        }
+    }),
     ("PostgREST", |h, c| {
         let body =
             format!("{{\"project_id\": \"{}\", \"name\": \"N\", \"value\": \"{c}\"}}", h.project);

@@ -13,6 +13,7 @@ mod buffer;
 pub mod denial;
 pub mod lexer;
 pub mod line;
+mod literal;
 pub mod names;
 pub mod report;
 pub mod sql;

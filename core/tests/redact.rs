@@ -359,6 +359,23 @@ fn no_part_of_a_known_value_is_left_before_a_quotation() {
         ("'canary $1 = ''x'", "canary $1 = 'x"),
         // Two that overlap.
         ("'anary''1', 'the canary'", "the canary'1"),
+        // Bytes and characters by their numbers.
+        (r"E'can\'\x61\x7'", "can'a\x07"),
+        (r"E'c\141n\47\7\541ry\53'", "can'\x07ary+"),
+        (r"E'can\u0027\U00000061ry'", "can'ary"),
+        (r"E'can''\ud83d\U0000de00é'", "can'😀é"),
+        (r"e'can''\xc3\xa9\303\251\xg'", "can'ééxg"),
+        (r"U&'can''\0061\+000072y'", "can'ary"),
+        (r"u&'can''\\\d83d\+00de00'", "can'\\😀"),
+        ("U&'can!0027!0061ry' -- '\n /* */ UESCAPE '!'", "can'ary"),
+        ("U&'can''d0061ry' uescape 'd'", "can'ary"),
+        // With standard_conforming_strings off.
+        (r"'can\x27\141\u0072y'", "can'ary"),
+        // Refused, or not the same in every version: all is masked.
+        (r"E'can''\u61ry'", "can'ary"),
+        (r"E'can''\ud83d\u0061'", "can'\u{fffd}a"),
+        (r"U&'can''\61'", "can'a"),
+        (r"E'can''\vary'", "can'\x0bary"),
     ] {
         let statement = format!("SELECT secret_put(p, 'N', {literal})");
         let text = format!("not {value}, please");
@@ -379,6 +396,25 @@ fn no_part_of_a_known_value_is_left_before_a_quotation() {
             assert!(part.starts_with("not ***") || part == "***", "{literal}: {part:?}");
         }
     }
+    // Written with escapes, a value is what they mean, and only that. A path is none.
+    for (literal, text, expected) in [
+        (r"E'\x63an\141r\u0079'", "no canary today", "no *** today"),
+        (r"U&'\0063anar\+000079'", "no canary today", "no *** today"),
+        (r"'\u0063an', 'C:\users'", "no can today, C:\\users", "no can today, ***"),
+        (r"E'caf\u00e9'", "no café today", "no *** today"),
+    ] {
+        let statement = format!("SELECT secret_put({literal})");
+        let line = Line {
+            format: b"%s",
+            message: Some(text.as_bytes()),
+            statement: Some(statement.as_bytes()),
+            ..Line::default()
+        };
+        assert_eq!(message(line), expected, "{literal}");
+        // Which bytes it is depends on the encoding.
+        let other = message(Line { other_encoding: true, ..line });
+        assert_eq!(other, if text.is_ascii() { expected } else { "***" }, "{literal}");
+    }
     // Nor where a line of CONTEXT ends that looks harmless.
     let line = Line {
         context: Some(b"PL/pgSQL function canary\nof two lines()"),
@@ -386,6 +422,43 @@ fn no_part_of_a_known_value_is_left_before_a_quotation() {
         ..Line::default()
     };
     assert_eq!(line.mask().context.unwrap(), b"***");
+}
+
+/// Anybody can write a statement that takes long to look for, and only has to mention a function of ours. (Were the
+/// steps not counted, this test would take many minutes.)
+#[test]
+fn where_looking_takes_too_long_all_is_masked() {
+    let line = |statement: &str, text: &str, context: &str| {
+        let line = Line {
+            format: b"%s",
+            message: Some(text.as_bytes()),
+            hint: Some(text.as_bytes()),
+            detail: Some(text.as_bytes()),
+            context: Some(context.as_bytes()),
+            statement: Some(statement.as_bytes()),
+            ..Line::default()
+        }
+        .mask();
+        [line.message, line.hint, line.detail, line.context]
+            .map(|part| String::from_utf8(part.unwrap()).unwrap())
+    };
+    // Backwards from a quotation, step by step.
+    let literals: String = (0..990).map(|n| format!(",'{}b{n:03}'", "a".repeat(3990))).collect();
+    let backwards = format!("SELECT ARRAY['aaaa','aaa\"'{literals}] secret_put");
+    let text = format!("not {}\"", "a".repeat(40_000));
+    let frames = "PL/pgSQL function f(integer) line 1 at RETURN\n".repeat(700);
+    assert_eq!(line(&backwards, &text, ""), ["***", "***", "***", ""]);
+    // Line by line.
+    assert_eq!(line(&backwards, "no", &frames), ["no", "no", "no", "***"]);
+    // A short line, and few literals, are no work.
+    assert_eq!(line("SELECT 'canary' secret_put", "no canary", &frames)[3], frames);
+    // More literals than are looked for.
+    let many: String = (0..2000).map(|n| format!(",'{n:07}'")).collect();
+    let many = format!("SELECT ARRAY[NULL{many}] secret_put");
+    assert_eq!(line(&many, "no 'x'", &frames), ["***", "***", "***", "***"]);
+    // Quotes, of which each may end a literal that goes on behind the comment.
+    let quotes = format!("SELECT 'a\\', {} secret_put", "\\'' --".repeat(300_000));
+    assert_eq!(line(&quotes, "no", "")[0], "no");
 }
 
 #[test]

@@ -99,6 +99,7 @@ pub fn lines(data: &[u8]) {
         ours: flags & 1 != 0,
         ran: flags & 2 != 0,
         unknown_parameters: flags & 4 != 0,
+        other_encoding: flags & 32 != 0,
         state,
         format,
         message: Some(&message),
@@ -258,7 +259,10 @@ fn harmless(source: &mut Source<'_>) -> String {
 fn literal(value: &str, kind: usize) -> String {
     let doubled = value.replace('\'', "''");
     let escaped = value.replace('\\', "\\\\");
-    match kind % 7 {
+    let units = |start: &str| -> String {
+        value.encode_utf16().map(|unit| format!("{start}{unit:04x}")).collect()
+    };
+    match kind % 11 {
         0 => format!("'{doubled}'"),
         1 => format!("E'{}'", escaped.replace('\'', "\\'")),
         2 => format!("e'{}'", escaped.replace('\'', "''")),
@@ -270,7 +274,17 @@ fn literal(value: &str, kind: usize) -> String {
             format!("{tag}{value}{tag}")
         }
         5 => format!("E''\n '{}'", escaped.replace('\'', "\\'")),
-        _ => format!("N'{doubled}'"),
+        6 => format!("N'{doubled}'"),
+        7 => {
+            let number = |(at, byte)| match at % 2 {
+                0 => format!("\\x{byte:x}"),
+                _ => format!("\\{byte:03o}"),
+            };
+            format!("E'{}'", value.bytes().enumerate().map(number).collect::<String>())
+        }
+        8 => format!("E'{}'", units("\\u")),
+        9 => format!("U&'{}'", units("\\")),
+        _ => format!("U&'{}' UESCAPE '!'", units("!")),
     }
 }
 

@@ -4,6 +4,7 @@
 //! statement was read): where the two readings of a plain literal differ, at a quote after an odd
 //! number of backslashes, the token runs to the end of the text.
 
+use memchr::memmem;
 use std::ops::Range;
 
 /// What a token is.
@@ -255,19 +256,10 @@ pub fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || byte >= 0x80
 }
 
-/// Where `needle` first occurs.
+/// Where `needle` first occurs; in steps as many as both are long, whatever they are.
 pub(crate) fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
-    let first = *needle.first()?;
-    let last = text.len().checked_sub(needle.len())?;
-    let mut at = 0;
-    while at <= last {
-        at += text[at..=last].iter().position(|byte| *byte == first)?;
-        if text[at..].starts_with(needle) {
-            return Some(at);
-        }
-        at += 1;
-    }
-    None
+    let can_be_there = !needle.is_empty() && needle.len() <= text.len();
+    can_be_there.then(|| memmem::find(text, needle)).flatten()
 }
 
 fn is_space(byte: u8) -> bool {

@@ -4,8 +4,10 @@ use super::{
     MASK,
     buffer::{Buffer, copy},
     lexer::{Backslashes, Kind, Tokens, find},
+    literal::{Reading, Unclear, meant},
     sql::is_name,
 };
+use std::cell::Cell;
 
 /// Shorter ones are not looked for: they are in every other word.
 const SHORTEST: usize = 4;
@@ -13,7 +15,7 @@ const SHORTEST: usize = 4;
 const MOST: usize = 1000;
 /// The length of all of them.
 pub const LONGEST: usize = 4 << 20;
-/// Steps after which looking takes too long.
+/// Steps after which keeping them takes too long; and, all over a log line, looking for them.
 const STEPS: usize = 50_000_000;
 
 /// The literals and parameters of a statement.
@@ -22,11 +24,20 @@ pub struct Taint {
     values: Vec<Vec<u8>>,
     bytes: usize,
     steps: usize,
+    /// Steps of looking for them, so far.
+    looked: Cell<usize>,
+    /// The database's encoding is not UTF-8: who knows which bytes an escaped character is.
+    other_encoding: bool,
     /// Too many: nothing that is not proven to be harmless may stay, and nothing more is kept.
     overflow: bool,
 }
 
 impl Taint {
+    /// None so far, of a database in UTF-8 or in another encoding.
+    pub fn new(other_encoding: bool) -> Self {
+        Self { other_encoding, ..Self::default() }
+    }
+
     /// Adds the strings of a statement.
     pub fn add_statement(&mut self, sql: &[u8]) {
         if self.add_tokens(sql, Backslashes::Unknown) {
@@ -38,26 +49,29 @@ impl Taint {
     /// Adds the strings of a statement as it is read so; whether the end of one is in doubt.
     fn add_tokens(&mut self, sql: &[u8], backslashes: Backslashes) -> bool {
         let mut doubt = false;
+        let mut unicode = false;
         for token in Tokens::read(sql, backslashes) {
+            let body = &sql[token.body.clone()];
+            let prefix = sql[token.whole.start].to_ascii_lowercase();
+            match token.kind {
+                Kind::Space | Kind::Comment => {}
+                // Another character escapes.
+                Kind::Word if unicode && body.eq_ignore_ascii_case(b"uescape") => {
+                    self.overflow = true
+                }
+                kind => unicode = matches!(kind, Kind::String { .. }) && prefix == b'u',
+            }
             if self.overflow {
                 return false;
             }
             doubt |= !token.closed;
-            let body = &sql[token.body.clone()];
             match token.kind {
-                Kind::String { escapes } => {
+                Kind::String { .. } => {
                     self.add(body);
-                    let readings: &[bool] = match body.iter().any(|byte| b"'\\".contains(byte)) {
-                        false => &[],
-                        true if escapes => &[true],
-                        // It depends on standard_conforming_strings.
-                        true => &[false, true],
-                    };
-                    for escapes in readings {
-                        match meant(body, *escapes) {
-                            Some(value) => self.add(&value),
-                            None => self.overflow = true,
-                        }
+                    // Where it ends is in doubt: it is read again.
+                    let is_known = token.closed || backslashes != Backslashes::Unknown;
+                    if is_known && body.iter().any(|byte| b"'\\".contains(byte)) {
+                        self.add_meant(body, prefix, backslashes);
                     }
                 }
                 Kind::Dollar => self.add(body),
@@ -66,6 +80,25 @@ impl Taint {
             }
         }
         doubt
+    }
+
+    /// Adds what a literal stands for.
+    fn add_meant(&mut self, body: &[u8], prefix: u8, backslashes: Backslashes) {
+        let readings: &[Reading] = match (prefix, backslashes) {
+            (b'e', _) => &[Reading::Escapes],
+            (b'u', _) => &[Reading::Unicode],
+            (b'b' | b'x', _) | (_, Backslashes::Plain) => &[Reading::Plain],
+            (_, Backslashes::Escape) => &[Reading::Escapes],
+            (_, Backslashes::Unknown) => &[Reading::Plain, Reading::Escapes],
+        };
+        for reading in readings {
+            match meant(body, *reading, !self.other_encoding) {
+                Ok(value) => self.add(&value),
+                // Then it was not read so.
+                Err(Unclear::Refused) if !matches!(prefix, b'e' | b'u') => {}
+                Err(_) => self.overflow = true,
+            }
+        }
     }
 
     /// Adds a value and, if it is JSON, every string in it.
@@ -101,14 +134,14 @@ impl Taint {
 
     fn add_json(&mut self, body: &[u8]) {
         self.add_one(body);
-        if !self.overflow
-            && body.contains(&b'\\')
-            && let Ok(text) = std::str::from_utf8(body)
-        {
-            match unescaped(text) {
-                Some(meant) => self.add_one(meant.as_bytes()),
-                None => self.overflow = true,
+        if self.overflow || !body.contains(&b'\\') {
+            return;
+        }
+        match std::str::from_utf8(body).ok().and_then(unescaped) {
+            Some(meant) if meant.is_ascii() || !self.other_encoding => {
+                self.add_one(meant.as_bytes())
             }
+            _ => self.overflow = true,
         }
     }
 
@@ -117,7 +150,8 @@ impl Taint {
         if self.overflow || value.len() < SHORTEST {
             return;
         }
-        self.steps += self.values.len();
+        // To compare them takes longer when they are long.
+        self.steps += self.values.len() * (1 + value.len() / 256);
         if self.values.iter().any(|known| known == value) {
             self.overflow = self.steps > STEPS;
             return;
@@ -143,9 +177,13 @@ impl Taint {
     }
 
     /// The start of the known value that begins before `end` and goes on behind it, or `end`: a text that is
-    /// cut off there must not keep a part of the value.
-    pub(crate) fn start_of_crossing(&self, text: &[u8], mut end: usize) -> usize {
+    /// cut off there must not keep a part of the value. `None` if that takes too long: then nothing may be kept.
+    pub(crate) fn start_of_crossing(&self, text: &[u8], mut end: usize) -> Option<usize> {
         loop {
+            let windows = self.values.iter().map(|value| 64 + text.len().min(2 * value.len()));
+            if !self.may_look(windows.sum()) {
+                return None;
+            }
             let crossing = self.values.iter().filter_map(|value| {
                 let reach = value.len().saturating_sub(1);
                 let from = end.saturating_sub(reach);
@@ -155,14 +193,24 @@ impl Taint {
             match crossing.min() {
                 // Another value may reach into what is left.
                 Some(start) => end = start,
-                None => return end,
+                None => return Some(end),
             }
         }
     }
 
+    /// Whether there are as many steps left, which are gone then.
+    fn may_look(&self, steps: usize) -> bool {
+        let looked = self.looked.get().saturating_add(steps);
+        let may = !self.overflow && looked <= STEPS;
+        if may {
+            self.looked.set(looked);
+        }
+        may
+    }
+
     /// `text` with every occurrence of a known value masked.
     pub fn remove_from(&self, text: &[u8]) -> Vec<u8> {
-        if self.overflow || self.values.len().saturating_mul(text.len()) > STEPS {
+        if !self.may_look(self.values.len().saturating_mul(text.len())) {
             return MASK.to_vec();
         }
         let mut left = copy(text);
@@ -182,41 +230,6 @@ impl Taint {
         }
         left
     }
-}
-
-/// What a literal stands for. `None` if memory is short.
-fn meant(body: &[u8], escapes: bool) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    out.try_reserve_exact(body.len()).ok()?;
-    let mut at = 0;
-    while let Some(byte) = body.get(at) {
-        match (byte, body.get(at + 1)) {
-            (b'\\', Some(next)) if escapes => {
-                out.push(match next {
-                    b'n' => b'\n',
-                    b't' => b'\t',
-                    b'r' => b'\r',
-                    b'b' => 8,
-                    b'f' => 12,
-                    other => *other,
-                });
-                at += 2;
-            }
-            (b'\'', Some(b'\'')) => {
-                out.push(b'\'');
-                at += 2;
-            }
-            // It goes on at the quote on a later line.
-            (b'\'', _) => {
-                at = Tokens::of(body).continuation(at + 1).unwrap_or(at) + 1;
-            }
-            _ => {
-                out.push(*byte);
-                at += 1;
-            }
-        }
-    }
-    Some(out)
 }
 
 /// A string of JSON as it is meant; `None` if memory is short.

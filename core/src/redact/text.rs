@@ -19,7 +19,7 @@ pub const STOPS: &[u8] = b"(:=[<\n";
 /// known value that goes on there.
 pub fn cut(text: &[u8], stops: &[u8], known: &Taint) -> Vec<u8> {
     let Some(at) = stop(text, stops) else { return copy(text) };
-    let start = known.start_of_crossing(text, at);
+    let Some(start) = known.start_of_crossing(text, at) else { return MASK.to_vec() };
     if start < at {
         return join(&[&text[..start], MASK]);
     }
@@ -107,7 +107,7 @@ pub fn detail(text: &[u8], known: &Taint) -> Vec<u8> {
     let masked = by_shape(text, known);
     // A known value may look like any of the shapes: then a part of it would be left.
     let kept = text.iter().zip(&masked).take_while(|(before, after)| before == after).count();
-    let start = known.start_of_crossing(text, kept);
+    let Some(start) = known.start_of_crossing(text, kept) else { return MASK.to_vec() };
     if start < kept { join(&[&text[..start], MASK]) } else { masked }
 }
 
@@ -176,7 +176,7 @@ pub fn context(text: &[u8], known: &Taint) -> Vec<u8> {
     let mut rest = text;
     while !rest.is_empty() {
         let at = text.len() - rest.len();
-        if known.start_of_crossing(text, at) < at {
+        if known.start_of_crossing(text, at) != Some(at) {
             // It has several lines, and would not be found in what is made of each.
             return MASK.to_vec();
         }
@@ -192,7 +192,7 @@ pub fn context(text: &[u8], known: &Taint) -> Vec<u8> {
             out.add(b"\"");
             length = (end + 1).min(rest.len());
         } else if let Some(start) = parameters_start(line) {
-            if known.start_of_crossing(text, at + start) < at + start {
+            if known.start_of_crossing(text, at + start) != Some(at + start) {
                 return MASK.to_vec();
             }
             out.add(&line[..start]);
