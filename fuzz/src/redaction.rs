@@ -99,7 +99,6 @@ pub fn lines(data: &[u8]) {
         ours: flags & 1 != 0,
         ran: flags & 2 != 0,
         unknown_parameters: flags & 4 != 0,
-        other_encoding: flags & 32 != 0,
         state,
         format,
         message: Some(&message),

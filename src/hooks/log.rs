@@ -123,14 +123,13 @@ unsafe fn prepare(error: *mut ErrorData) -> Option<Prepared> {
         }
         let (parameters, unknown_parameters) = parameters(statement);
         // Positions count characters.
-        let other_encoding = pg_sys::GetDatabaseEncoding() != pg_sys::pg_enc::PG_UTF8 as i32;
-        let countable = !other_encoding || statement.is_some_and(<[u8]>::is_ascii);
+        let countable = pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32
+            || statement.is_some_and(<[u8]>::is_ascii);
         let place = |place: i32| if countable { usize::try_from(place).unwrap_or(0) } else { 0 };
         let line = Line {
             ours,
             ran,
             unknown_parameters,
-            other_encoding,
             state,
             format,
             message,

@@ -20,8 +20,6 @@ pub struct Line<'a> {
     pub ran: bool,
     /// The statement has parameters that could not be read.
     pub unknown_parameters: bool,
-    /// The texts are in another encoding than UTF-8.
-    pub other_encoding: bool,
     /// SQLSTATE.
     pub state: [u8; 5],
     /// The format that the message was made from, untranslated.
@@ -74,7 +72,7 @@ pub struct MaskedLine {
 impl Line<'_> {
     /// Masks what may be a value.
     pub fn mask(&self) -> MaskedLine {
-        let mut taint = Taint::new(self.other_encoding);
+        let mut taint = Taint::default();
         for statement in [self.statement, self.internal_query].into_iter().flatten() {
             taint.add_statement(statement);
         }

@@ -18,12 +18,13 @@ pub(crate) enum Reading {
 pub(crate) enum Unclear {
     /// PostgreSQL refuses such a literal.
     Refused,
-    /// It depends on the server's version or encoding, or memory is short.
+    /// It depends on the server's version, or memory is short.
     Open,
 }
 
-/// What the literal with this between its quotes stands for. `utf8`: in a database of that encoding.
-pub(crate) fn meant(body: &[u8], reading: Reading, utf8: bool) -> Result<Vec<u8>, Unclear> {
+/// What the literal with this between its quotes stands for, in UTF-8: the extension is in no database of another
+/// encoding.
+pub(crate) fn meant(body: &[u8], reading: Reading) -> Result<Vec<u8>, Unclear> {
     let mut out = Vec::new();
     // It is never longer than it is written.
     out.try_reserve_exact(body.len()).map_err(|_| Unclear::Open)?;
@@ -38,10 +39,9 @@ pub(crate) fn meant(body: &[u8], reading: Reading, utf8: bool) -> Result<Vec<u8>
                 };
                 match meant {
                     Meant::Byte(byte) => out.push(byte),
-                    Meant::Character(char) if utf8 || char.is_ascii() => {
+                    Meant::Character(char) => {
                         out.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
                     }
-                    Meant::Character(_) => return Err(Unclear::Open),
                 }
                 at += length;
             }

@@ -26,18 +26,11 @@ pub struct Taint {
     steps: usize,
     /// Steps of looking for them, so far.
     looked: Cell<usize>,
-    /// The database's encoding is not UTF-8: who knows which bytes an escaped character is.
-    other_encoding: bool,
     /// Too many: nothing that is not proven to be harmless may stay, and nothing more is kept.
     overflow: bool,
 }
 
 impl Taint {
-    /// None so far, of a database in UTF-8 or in another encoding.
-    pub fn new(other_encoding: bool) -> Self {
-        Self { other_encoding, ..Self::default() }
-    }
-
     /// Adds the strings of a statement.
     pub fn add_statement(&mut self, sql: &[u8]) {
         if self.add_tokens(sql, Backslashes::Unknown) {
@@ -92,7 +85,7 @@ impl Taint {
             (_, Backslashes::Unknown) => &[Reading::Plain, Reading::Escapes],
         };
         for reading in readings {
-            match meant(body, *reading, !self.other_encoding) {
+            match meant(body, *reading) {
                 Ok(value) => self.add(&value),
                 // Then it was not read so.
                 Err(Unclear::Refused) if !matches!(prefix, b'e' | b'u') => {}
@@ -134,14 +127,14 @@ impl Taint {
 
     fn add_json(&mut self, body: &[u8]) {
         self.add_one(body);
-        if self.overflow || !body.contains(&b'\\') {
-            return;
-        }
-        match std::str::from_utf8(body).ok().and_then(unescaped) {
-            Some(meant) if meant.is_ascii() || !self.other_encoding => {
-                self.add_one(meant.as_bytes())
+        if !self.overflow
+            && body.contains(&b'\\')
+            && let Ok(text) = std::str::from_utf8(body)
+        {
+            match unescaped(text) {
+                Some(meant) => self.add_one(meant.as_bytes()),
+                None => self.overflow = true,
             }
-            _ => self.overflow = true,
         }
     }
 
