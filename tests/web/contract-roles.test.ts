@@ -75,7 +75,7 @@ const TABLE: Record<string, [roles: Role[], args: object]> = {
 	audit_record_setup: [NOBODY, { action: 'forged', detail: 'forged' }],
 };
 /** Triggers: no call reaches them. */
-const TRIGGERS = ['host_project_changed', 'refuse_direct_change'];
+const TRIGGERS = ['host_project_changed', 'refuse_direct_change', 'remove_versions'];
 
 test('every function is in the table', async () => {
 	const names = [...(await readCatalog(stack)).keys()];
