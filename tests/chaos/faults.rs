@@ -247,7 +247,7 @@ impl World<'_> {
         }
         // Locks of open transactions may have been in the way; then the former key stays a while.
         let current = "SELECT count(*) FROM meshhook_secrets.root_key_status() WHERE keks > 0";
-        let needed: i64 = self.witness().query_one(current, &[]).expect("alive").get(0);
+        let needed: i64 = self.testimony(current, &[]).get(0);
         if needed == 1 && self.moved() {
             self.root_keys.truncate(1);
             self.heal_root_key();
@@ -260,7 +260,7 @@ impl World<'_> {
             meshhook_secrets.audit_keys a USING (root_key_id)
             WHERE root_key_id <> (SELECT root_key_id FROM meshhook_secrets.root_key_status() WHERE is_current)
               AND (a.root_key_id IS NOT NULL OR k.kek_encrypted IS NOT NULL)";
-        self.witness().query_one(stale, &[]).expect("alive").get::<_, i64>(0) == 0
+        self.testimony(stale, &[]).get::<_, i64>(0) == 0
     }
 
     // --- the network ---------------------------------------------------------------------------------

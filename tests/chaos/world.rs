@@ -120,8 +120,24 @@ impl<'c> World<'c> {
     }
 
     /// A connection of our own, whose calls leave no trace in the ledger.
+    /// Where a fault strikes just now, it comes a moment later.
     pub fn witness(&self) -> Client {
-        self.db.connect(WITNESS)
+        let mut client = None;
+        eventually("the server lets us in", || {
+            client = self.cluster.try_connect(self.db.name(), WITNESS).ok();
+            client.is_some()
+        });
+        client.expect("it let us in")
+    }
+
+    /// The one row that the witness gets, once no fault is in the way.
+    pub fn testimony(&self, query: &str, parameters: &[&(dyn ToSql + Sync)]) -> Row {
+        let mut row = None;
+        eventually(query, || {
+            row = self.witness().query_one(query, parameters).ok();
+            row.is_some()
+        });
+        row.expect("it answered")
     }
 
     /// What is in tables, unless a fault is in the way.
